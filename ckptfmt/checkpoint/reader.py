@@ -1,0 +1,218 @@
+"""Loading: from a directory up to a state, every byte checked before it is handed out. Mirror of writer.
+
+`OpenCheckpoint` opens all files at once, so that a later deletion or overwrite cannot disturb it; tensors are read when they
+are asked for, verified, and handed out as private writable memory. Spec 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fnmatch import translate
+from re import compile as compile_pattern
+from types import TracebackType
+from typing import Any
+
+from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.info import CheckpointInfo, describe
+from ckptfmt.checkpoint.metadata_file import read_metadata
+from ckptfmt.checkpoint.shard_file import ShardFile
+from ckptfmt.checkpoint.tensor_store import TensorStore
+from ckptfmt.disk.protocol import Directory, Disk
+from ckptfmt.errors import CorruptError, NameNotFoundError
+from ckptfmt.format.layout import MANIFEST_NAME
+from ckptfmt.format.manifest import Manifest
+from ckptfmt.format.metadata import Metadata
+from ckptfmt.format.rules import violation
+from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, prune, tensor_ids
+from ckptfmt.state.tensors import TensorMemory
+from ckptfmt.state.tree import decode_leaf, decode_state
+
+_SHOWN_NAMES = 5
+
+
+class OpenCheckpoint:
+    """A checkpoint that is open for reading; the methods that name tensors are those of safetensors' `safe_open`.
+
+    A name is the path of a tensor in the state: `model.layer.weight`. Use as a context manager.
+    """
+
+    def __init__(self, disk: Disk, path: str, *, verify: bool = True, device: Any = "cpu") -> None:
+        self.path = path
+        self._device = device
+        self._verify = verify
+        with ExitStack() as stack:
+            directory = open_checkpoint_directory(disk, path)
+            stack.callback(directory.close)
+            self.manifest, self.metadata, self._shards = _open_consistently(directory, stack)
+            self.store = TensorStore(self.metadata, self._shards, verify=verify)
+            self.info = _info(path, directory, self.manifest)
+            self._stack = stack.pop_all()
+        self._leaves: dict[str, Any] | None = None
+
+    def __enter__(self) -> OpenCheckpoint:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files. Tensors that were handed out stay valid."""
+        self._stack.close()
+
+    def keys(self) -> list[str]:
+        """Return the names of all tensors, in the order of the state; tied tensors under each of their names."""
+        return list(self._tensor_leaves())
+
+    def tensor_info(self, name: str) -> TensorInfo:
+        """Return element type, shape and size of one tensor from the index, without reading it."""
+        (row, *_) = tensor_ids(self._leaf(name)) or [-1]
+        self._rows_of(self._leaf(name))
+        return self._described(row)
+
+    def get_tensor(self, name: str) -> Any:
+        """Read one tensor, verified: one read of its bytes, whatever else the checkpoint holds."""
+        return decode_leaf(self._leaf(name), self._memory, device=self._device)
+
+    def get_slice(self, name: str) -> TensorSlice:
+        """Return something whose `[...]` gives that part of a tensor: `get_slice(name)[2:4]`."""
+        self._leaf(name)
+        return TensorSlice(self, name)
+
+    def tree(self) -> Any:
+        """Return the state with a `TensorInfo` in the place of each tensor; nothing is read for it."""
+        return decode_state(self.metadata.tree, self._memory, placeholder=self._described)
+
+    def load(self, *, only: str | Sequence[str] | None = None) -> Any:
+        """Build the state, or the part of it that `only` selects.
+
+        `only` is one glob or several over paths; what matches is loaded with everything below it. Mappings
+        keep only selected members; sequences keep their length, with None for what is not selected.
+        """
+        if only is None:
+            return self._build(self.metadata.tree)
+        patterns = [only] if isinstance(only, str) else list(only)
+        matchers: list[Callable[[str], Any]] = [compile_pattern(translate(pattern)).match for pattern in patterns]
+        tree = prune(self.metadata.tree, lambda path: any(match(path) for match in matchers), where=self.path)
+        if tree is ABSENT:
+            names = [".".join(path) for path, _ in iter_leaves(self.metadata.tree, where=self.path)]
+            raise self._unknown(", ".join(patterns), names, "path")
+        return self._build(tree)
+
+    def sections(self) -> list[str]:
+        """Return the top-level keys of the state, as text."""
+        return [key for key, _ in children_of(self.metadata.tree) or ()]
+
+    def load_sections(self, names: Sequence[str]) -> dict[str, Any]:
+        """Build some sections, by name."""
+        members = dict(children_of(self.metadata.tree) or ())
+        for name in names:
+            if name not in members:
+                raise self._unknown(name, list(members), "section")
+        built: dict[str, Any] = self._build({"$dict": [part for name in names for part in (name, members[name])]})
+        return built
+
+    def _build(self, tree: Any) -> Any:
+        rows = self._rows_of(tree)
+        if self._verify:
+            self.store.check_headers(rows)
+        self.store.verify_rows(rows)
+        return decode_state(tree, self._memory, device=self._device)
+
+    def _rows_of(self, tree: Any) -> list[int]:
+        count = len(self.metadata.tensors)
+        rows = sorted(set(tensor_ids(tree)))
+        if rows and not 0 <= rows[0] <= rows[-1] < count:
+            raise violation(
+                "E028", self.path, "the tree refers to a tensor that is not in the index", expected=f"below {count}", found=rows[-1]
+            )
+        return rows
+
+    def _tensor_leaves(self) -> dict[str, Any]:
+        if self._leaves is None:
+            self._leaves = {".".join(path): node for path, node in iter_leaves(self.metadata.tree, where=self.path) if _is_tensor(node)}
+        return self._leaves
+
+    def _leaf(self, name: str) -> Any:
+        try:
+            return self._tensor_leaves()[name]
+        except KeyError:
+            raise self._unknown(name, list(self._tensor_leaves()), "tensor") from None
+
+    def _described(self, index: int) -> TensorInfo:
+        row = self.metadata.tensors[index]
+        return TensorInfo(row.name, row.dtype, row.shape, row.size_bytes)
+
+    def _memory(self, row: int) -> TensorMemory:
+        return self.store.memory(row)
+
+    def _unknown(self, name: str, known: Sequence[str], kind: str) -> NameNotFoundError:
+        shown = ", ".join(known[:_SHOWN_NAMES]) or "none"
+        more = f" and {len(known) - _SHOWN_NAMES:,} more" if len(known) > _SHOWN_NAMES else ""
+        return NameNotFoundError(f"{self.path}: no {kind} matches {name!r}\nThere are: {shown}{more}.", name=name, path=self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What stands in the place of a tensor in `tree()`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+class TensorSlice:
+    """A tensor of which a part is wanted. The whole tensor is verified once; only the part is copied."""
+
+    def __init__(self, checkpoint: OpenCheckpoint, name: str) -> None:
+        self._checkpoint = checkpoint
+        self._name = name
+
+    def get_shape(self) -> list[int]:
+        """Return the tensor's shape."""
+        return list(self._checkpoint.tensor_info(self._name).shape)
+
+    def get_dtype(self) -> str:
+        """Return the tensor's element type by its name in the format."""
+        return self._checkpoint.tensor_info(self._name).dtype
+
+    def __getitem__(self, index: Any) -> Any:
+        part = self._checkpoint.get_tensor(self._name)[index]
+        return part.clone() if hasattr(part, "clone") else part.copy()
+
+
+def _is_tensor(node: Any) -> bool:
+    return type(node) is dict and ("$tensor" in node or "$sparse" in node)
+
+
+def _info(path: str, directory: Directory, manifest: Manifest) -> CheckpointInfo:
+    file = directory.open(MANIFEST_NAME)
+    manifest_bytes = file.size_bytes
+    file.close()
+    return describe(path, manifest, manifest_bytes=manifest_bytes, shared_bytes=0)
+
+
+def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest, Metadata, list[ShardFile]]:
+    """Open everything that the manifest names; once more if it was replaced in between. Spec 12.4."""
+    manifest = read_manifest(directory)
+    for _ in range(2):
+        try:
+            return (manifest, *_open_files(directory, manifest, stack))
+        except CorruptError as error:
+            latest = read_manifest(directory)
+            if error.rule != "E012" or latest.digest == manifest.digest:
+                raise
+            manifest = latest
+    return (manifest, *_open_files(directory, manifest, stack))
+
+
+def _open_files(directory: Directory, manifest: Manifest, stack: ExitStack) -> tuple[Metadata, list[ShardFile]]:
+    metadata = read_metadata(directory, manifest)
+    shards = []
+    for entry, table in zip(manifest.shards, metadata.shards, strict=True):
+        file = open_named_file(directory, entry)
+        stack.callback(file.close)
+        shards.append(ShardFile(file, entry, table, where=f"{directory.path}/{entry.name}"))
+    return metadata, shards

@@ -1,0 +1,111 @@
+"""One shard, open for reading: its header checked, its slots verified and decoded. Spec 6, 9, 11, 12.
+
+The file is mapped privately once; slots are views of that memory, verified in place and handed out without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ckptfmt.disk.protocol import ReadableFile
+from ckptfmt.format.digest import digest_of, format_digest, shard_digest, short
+from ckptfmt.format.dtypes import stored_form
+from ckptfmt.format.layout import HEADER_LENGTH_BYTES
+from ckptfmt.format.manifest import ShardEntry
+from ckptfmt.format.metadata import Encoding, Metadata, ShardTable
+from ckptfmt.format.rules import violation
+from ckptfmt.format.shard_header import StoredEntry, decode_header, header_size_bytes
+from ckptfmt.format.zstd_frame import decompress_frames
+
+SlotUse = tuple[int, str, tuple[int, ...]]
+
+
+def uses_by_shard(metadata: Metadata) -> list[list[SlotUse]]:
+    """Return for each shard (slot, element type, shape) of every chunk that the index places there."""
+    uses: list[list[SlotUse]] = [[] for _ in metadata.shards]
+    for row in metadata.tensors:
+        for chunk in row.chunks:
+            uses[chunk.shard].append((chunk.slot, row.dtype, chunk.shape))
+    return uses
+
+
+class ShardFile:
+    """The slots of one open shard."""
+
+    def __init__(self, file: ReadableFile, entry: ShardEntry, table: ShardTable, *, where: str) -> None:
+        self.entry = entry
+        self.table = table
+        self.where = where
+        self._file = file
+        self._offsets = table.offsets()
+        self._memory: memoryview | None = None
+
+    def close(self) -> None:
+        """Close the file; memory that was handed out stays valid."""
+        self._file.close()
+
+    def mapped(self) -> memoryview:
+        """Return the whole file as private, writable memory; mapped once."""
+        if self._memory is None:
+            self._memory = self._file.map_private()
+        return self._memory
+
+    def prefetch(self) -> None:
+        """Ask the system to read the whole file ahead."""
+        self._file.prefetch(0, self.entry.size_bytes)
+
+    def check_header(self, uses: Sequence[SlotUse]) -> None:
+        """Check the header against the shard's digest, the format, and what the index says of its slots."""
+        prefix = self._file.read(0, HEADER_LENGTH_BYTES)
+        size_bytes = header_size_bytes(prefix, file_size_bytes=self.entry.size_bytes, where=self.where)
+        header = self._file.read(0, size_bytes)
+        actual = format_digest(shard_digest(header, self.table.digests))
+        if actual != self.entry.digest:
+            advice = "The header of this shard is damaged; use another copy."
+            raise violation("E031", self.where, expected=short(self.entry.digest), found=short(actual), advice=advice)
+        entries = decode_header(header, file_size_bytes=self.entry.size_bytes, where=self.where)
+        if size_bytes != self.table.header_size_bytes:
+            raise violation("E032", self.where, "header size", expected=self.table.header_size_bytes, found=size_bytes)
+        if [entry.key for entry in entries] != self.table.keys or [entry.size_bytes for entry in entries] != self.table.sizes:
+            raise violation("E032", self.where, "header names other keys or sizes than the index")
+        for slot, dtype, shape in uses:
+            self._check_stored_form(entries[slot], slot, dtype, shape)
+
+    def _check_stored_form(self, entry: StoredEntry, slot: int, dtype: str, shape: tuple[int, ...]) -> None:
+        is_encoded = slot in self.table.encodings
+        expected = ("U8", (entry.size_bytes,)) if is_encoded else stored_form(dtype, shape, entry.size_bytes)
+        if (entry.dtype, entry.shape) != expected:
+            found = f"{entry.dtype} {list(entry.shape)}"
+            what = f"stored form of {entry.key!r}"
+            raise violation("E032", self.where, what, expected=f"{expected[0]} {list(expected[1])}", found=found, tensor=entry.key)
+
+    def stored(self, slot: int) -> memoryview:
+        """Return the stored bytes of a slot, unverified, as part of the private memory."""
+        return self.mapped()[self._offsets[slot] : self._offsets[slot + 1]]
+
+    def verify_slot(self, slot: int) -> None:
+        """Check the stored bytes of a slot against their digest."""
+        actual, expected = digest_of(self.stored(slot)), self.table.digest(slot)
+        if actual != expected:
+            key = self.table.keys[slot]
+            what = f"tensor {key!r} of section {self.entry.section!r}: digest differs"
+            advice = "The data of this tensor is damaged; use another copy."
+            raise violation("E040", self.where, what, expected=short(expected), found=short(actual), tensor=key, advice=advice)
+
+    def chunk_bytes(self, slot: int, *, verify: bool) -> memoryview:
+        """Return the bytes of the chunk in a slot whose stored bytes have been verified, decoded where they are encoded."""
+        encoding = self.table.encodings.get(slot)
+        if encoding is None:
+            return self.stored(slot)
+        return self._decoded(slot, encoding, verify=verify)
+
+    def _decoded(self, slot: int, encoding: Encoding, *, verify: bool) -> memoryview:
+        data: memoryview = self.stored(slot)
+        key = self.table.keys[slot]
+        for _ in encoding.codecs:
+            data = memoryview(decompress_frames(data, raw_size_bytes=encoding.raw_size_bytes, where=f"{self.where}: {key}"))
+        if len(data) != encoding.raw_size_bytes:
+            raise violation("E045", self.where, f"size of {key!r}", expected=encoding.raw_size_bytes, found=len(data), tensor=key)
+        if verify and digest_of(data) != encoding.raw_digest:
+            raise violation("E045", self.where, f"decoded bytes of {key!r}", expected=short(encoding.raw_digest), tensor=key)
+        return data

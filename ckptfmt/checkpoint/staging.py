@@ -1,0 +1,248 @@
+"""The commit, step by step: how files become a checkpoint, or nothing. Spec 5.
+
+Each method is one step of the specification, in its order. Nothing becomes visible before `publish` renames the manifest;
+whatever fails before that is undone by `abort`, and what a kill leaves is swept by the next save. Files that
+the previous manifest names are touched by nobody until the new one is durable.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+
+from ckptfmt.checkpoint.directory import find_manifest
+from ckptfmt.disk.paths import make_directories
+from ckptfmt.disk.protocol import Directory, Disk, LockState, WritableFile
+from ckptfmt.errors import CheckpointExistsError, DurabilityUnknownError, FormatError, NotEnoughSpaceError, RunLockedError
+from ckptfmt.format.layout import MANIFEST_NAME, STEM_LENGTHS_HEX, is_data_name, is_temporary_name, temporary_name
+from ckptfmt.format.manifest import FileEntry, Manifest
+
+SLACK_BYTES = 2**20
+
+
+class Staging:
+    """One save into one directory. Use as a context manager: leaving it without `publish` aborts."""
+
+    def __init__(self, disk: Disk, path: str, *, overwrite: bool, durable: bool) -> None:
+        self.path = path
+        self._disk = disk
+        self._durable = durable
+        self._made: list[str] = []
+        self._is_published = False
+        self._is_new = _make_checkpoint_directory(disk, path, durable=durable)
+        self.directory = disk.open_directory(path)
+        try:
+            self._may_sweep = self._lock()
+            self.previous = self._find_previous(overwrite=overwrite)
+            self._sweep_litter()
+            self._taken = set(self.directory.names())
+        except BaseException:
+            self._close()
+            raise
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._is_published:
+            self.abort()
+        self._close()
+
+    def _close(self) -> None:
+        self.directory.close()
+        if self._is_new and not self._is_published:
+            # Only an empty directory goes; it holds something if another writer came after us.
+            with suppress(OSError):
+                self._disk.remove_directory(self.path)
+
+    def _lock(self) -> bool:
+        state = self.directory.try_lock()
+        if state is LockState.BUSY:
+            raise RunLockedError(
+                f"{self.path}: another process or thread is saving into this checkpoint\nWait for it, or save under another path.",
+                path=self.path,
+            )
+        return state is LockState.HELD
+
+    def _find_previous(self, *, overwrite: bool) -> Manifest | None:
+        try:
+            previous = find_manifest(self.directory)
+        except FormatError:
+            if not overwrite:
+                raise CheckpointExistsError(
+                    f"{self.path}: a damaged checkpoint is stored here\nPass overwrite=True to replace it, or save under another path.",
+                    path=self.path,
+                ) from None
+            # What a damaged manifest names is unknown, so nothing may be taken for litter before the commit.
+            self._may_sweep = False
+            return None
+        if previous is not None and not overwrite:
+            raise CheckpointExistsError(
+                f"{self.path}: a checkpoint is stored here already (step {previous.step}, {previous.created_at_utc})\n"
+                "Pass overwrite=True to replace it, or save under another path.",
+                path=self.path,
+            )
+        return previous
+
+    def _sweep_litter(self) -> None:
+        """Remove what an interrupted save left, once the manifest that says so is known to be durable."""
+        litter = self._unnamed(self.previous)
+        if litter and self._may_sweep:
+            self._sync_directory()
+            self._remove(litter)
+
+    def _unnamed(self, manifest: Manifest | None) -> list[str]:
+        named = {file.name for file in manifest.files()} if manifest else set()
+        return [name for name in self.directory.names() if is_temporary_name(name) or (is_data_name(name) and name not in named)]
+
+    def _remove(self, names: list[str]) -> None:
+        for name in names:
+            with suppress(FileNotFoundError):
+                self.directory.unlink(name)
+
+    def _sync_directory(self) -> None:
+        if self._durable:
+            self.directory.sync()
+
+    def check_space(self, needed_bytes: int) -> None:
+        """Refuse a save that cannot fit, before its first byte."""
+        free_bytes = self.directory.free_bytes()
+        if needed_bytes + SLACK_BYTES > free_bytes:
+            raise not_enough_space(self.path, needed_bytes + SLACK_BYTES, free_bytes)
+
+    def create(self, stem: str, *, size_bytes: int) -> WritableFile:
+        """Create a temporary file that `seal` gives its name."""
+        name = temporary_name(stem, secrets.token_hex(16))
+        self._made.append(name)
+        return self.directory.create(name, size_bytes=size_bytes)
+
+    def seal(self, file: WritableFile, temporary: str, *, stem: str, digest_hex: str, suffix: str) -> str:
+        """Make a written file durable and give it the name of its digest; return that name."""
+        self._finish(file)
+        name = self._free_name(lambda length: f"{stem}-{digest_hex[:length]}{suffix}")
+        self.directory.rename(temporary, name)
+        self._made[self._made.index(temporary)] = name
+        return name
+
+    @property
+    def last_created(self) -> str:
+        """The temporary name of the file that was created last."""
+        return self._made[-1]
+
+    def _free_name(self, name_of: Callable[[int], str]) -> str:
+        """Return a name that no file has: an old one is never replaced, because an old manifest may name it."""
+        for length in STEM_LENGTHS_HEX:
+            name = name_of(length)
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+        raise CheckpointExistsError(
+            f"{self.path}/{name_of(8)}: every name for this file is taken\nRemove the files left here.", path=self.path
+        )
+
+    def adopt(self, source: Directory, entry: FileEntry) -> str | None:
+        """Take over a shard of a base by a hard link; return its name here, or None where links do not work."""
+        if self.previous is not None and any(
+            (file.name, file.digest, file.size_bytes) == (entry.name, entry.digest, entry.size_bytes) for file in self.previous.files()
+        ):
+            return entry.name
+        stem, _, rest = entry.name.rpartition("-")
+        digest_hex = entry.digest.rpartition(":")[2]
+        suffix = rest[rest.index(".") :] if "." in rest else ""
+        name = entry.name if entry.name not in self._taken else self._free_name(lambda length: f"{stem}-{digest_hex[:length]}{suffix}")
+        if not self.directory.link_from(source, entry.name, name):
+            return None
+        self._taken.add(name)
+        self._made.append(name)
+        return name
+
+    def publish(self, manifest: bytes, *, digest: str) -> None:
+        """Commit: make the names durable, put the manifest in place, make that durable, remove what it replaces.
+
+        Raises:
+            DurabilityUnknownError: the checkpoint is visible and whole, but the disk did not confirm the last step.
+        """
+        self._sync_directory()
+        file = self.create("manifest", size_bytes=len(manifest))
+        temporary = self.last_created
+        try:
+            file.write(manifest)
+        except BaseException:
+            file.close()
+            raise
+        self._finish(file)
+        self._replace_manifest(temporary, digest)
+        try:
+            self._sync_directory()
+        except OSError as error:
+            raise DurabilityUnknownError(
+                f"{self.path}: the checkpoint is committed, but the disk did not confirm it: {error.strerror}\n"
+                "It may be lost in a power cut. Nothing older was removed. Check the disk and save again.",
+                path=self.path,
+            ) from error
+        if self._may_sweep:
+            self._remove_replaced(digest)
+
+    def _finish(self, file: WritableFile) -> None:
+        try:
+            if self._durable:
+                file.sync()
+        finally:
+            file.close()
+
+    def _replace_manifest(self, temporary: str, digest: str) -> None:
+        # Set first: an interrupt right after the rename must not make `abort` remove what is committed.
+        self._is_published = True
+        try:
+            self.directory.rename(temporary, MANIFEST_NAME)
+        except OSError:
+            # A network file system may report the failure of a rename that took place.
+            with suppress(FormatError, OSError):
+                visible = find_manifest(self.directory)
+                if visible is not None and visible.digest == digest:
+                    return
+            self._is_published = False
+            raise
+
+    def _remove_replaced(self, digest: str) -> None:
+        """Remove what only older manifests named. The commit stands, so a failure here is left to the next sweep."""
+        with suppress(OSError, FormatError):
+            visible = find_manifest(self.directory)
+            if visible is not None and visible.digest == digest:
+                self._remove(self._unnamed(visible))
+
+    def abort(self) -> None:
+        """Remove what this save has written; what was there before stays."""
+        for name in self._made:
+            with suppress(OSError):
+                self.directory.unlink(name)
+
+
+def _make_checkpoint_directory(disk: Disk, path: str, *, durable: bool) -> bool:
+    """Make the directory and its parents durable names; tell whether it is new."""
+    try:
+        disk.open_directory(path).close()
+    except FileNotFoundError:
+        make_directories(disk, path, durable=durable)
+        return True
+    make_directories(disk, path, durable=durable)
+    return False
+
+
+def not_enough_space(path: str, needed_bytes: int, free_bytes: int) -> NotEnoughSpaceError:
+    """Return the error for a disk that is too full."""
+    missing = max(0, needed_bytes - free_bytes)
+    return NotEnoughSpaceError(
+        f"{path}: not enough space: needed {needed_bytes:,} bytes, free {free_bytes:,} bytes\n"
+        f"Free at least {missing:,} bytes. Nothing was changed.",
+        path=path,
+        needed_bytes=needed_bytes,
+        free_bytes=free_bytes,
+    )
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether an error of the system means that there is no space."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -1,0 +1,153 @@
+"""Verifying: everything that is wrong with a checkpoint, as findings, without ever raising because of damage. Spec 12.
+
+The reader's own checks are called, each by itself, so that verifier and reader cannot disagree about a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.metadata_file import read_metadata
+from ckptfmt.checkpoint.shard_file import ShardFile, SlotUse, uses_by_shard
+from ckptfmt.disk.protocol import Directory, Disk
+from ckptfmt.errors import FormatError, IncompleteError
+from ckptfmt.format.layout import MANIFEST_NAME, VERSION, is_temporary_name
+from ckptfmt.format.manifest import Manifest, ShardEntry
+from ckptfmt.format.metadata import Metadata, ShardTable
+from ckptfmt.format.rules import TITLES
+
+LEVELS = ("full", "quick")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that verify has to say. `level` is "error" or "warning"; `path` is the file."""
+
+    rule: str
+    level: str
+    path: str
+    tensor: str | None
+    expected: Any
+    found: Any
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """The outcome of verifying one checkpoint. `ok` means no errors; warnings may be there."""
+
+    path: str
+    level: str
+    findings: tuple[Finding, ...]
+    verified_bytes: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the checkpoint is sound."""
+        return all(finding.level != "error" for finding in self.findings)
+
+
+def verify_checkpoint(disk: Disk, path: str, *, level: str = "full", on_bytes: Callable[[int], None] | None = None) -> VerifyReport:
+    """Check a checkpoint against every rule of the specification.
+
+    "full" hashes every byte; "quick" checks manifest, metadata, headers, names and sizes, but no tensor's data.
+    `on_bytes` is told how many bytes were hashed since the last call.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level={level!r}: expected one of {', '.join(LEVELS)}")
+    with ExitStack() as stack:
+        directory = open_checkpoint_directory(disk, path)
+        stack.callback(directory.close)
+        verifier = _Verifier(directory, stack, on_bytes or (lambda _: None))
+        verifier.run(is_full=level == "full")
+        return VerifyReport(path, level, tuple(verifier.findings), verifier.verified_bytes)
+
+
+class _Verifier:
+    def __init__(self, directory: Directory, stack: ExitStack, on_bytes: Callable[[int], None]) -> None:
+        self.directory = directory
+        self.stack = stack
+        self.on_bytes = on_bytes
+        self.findings: list[Finding] = []
+        self.uses: list[list[SlotUse]] = []
+        self.verified_bytes = 0
+
+    def run(self, *, is_full: bool) -> None:
+        try:
+            manifest = read_manifest(self.directory)
+        except IncompleteError:
+            self._warn_or_fail("E001", MANIFEST_NAME, "error")
+            return
+        except FormatError as error:
+            self._fail(error)
+            return
+        self._check_surroundings(manifest)
+        metadata = None
+        try:
+            metadata = read_metadata(self.directory, manifest)
+            self._check_tree(metadata)
+        except FormatError as error:
+            self._fail(error)
+        if metadata is not None:
+            self._note_unknown(manifest.metadata.name, metadata.unknown_members)
+            self.uses = uses_by_shard(metadata)
+        for index, entry in enumerate(manifest.shards):
+            self._check_shard(entry, index, metadata, is_full=is_full)
+
+    def _fail(self, error: FormatError) -> None:
+        message = str(error).partition("\n")[0]
+        path = error.path or self.directory.path
+        self.findings.append(Finding(error.rule or "E008", "error", path, error.tensor, error.expected, error.found, message))
+
+    def _warn_or_fail(self, rule: str, name: str, level: str, found: Any = None) -> None:
+        path = f"{self.directory.path}/{name}"
+        message = f"{path}: {TITLES[rule]}" + (f": {found}" if found else "") + f" [{rule}]"
+        self.findings.append(Finding(rule, level, path, None, None, found, message))
+
+    def _check_surroundings(self, manifest: Manifest) -> None:
+        if manifest.version[1] > VERSION[1]:
+            self._warn_or_fail("W003", MANIFEST_NAME, "warning", f"{manifest.version[0]}.{manifest.version[1]}")
+        self._note_unknown(MANIFEST_NAME, tuple(sorted(manifest.extra)))
+        named = {file.name for file in manifest.files()} | {MANIFEST_NAME}
+        for name in self.directory.names():
+            if name not in named:
+                self._warn_or_fail("W002" if is_temporary_name(name) else "W001", name, "warning")
+
+    def _note_unknown(self, name: str, members: tuple[str, ...]) -> None:
+        for member in members:
+            self._warn_or_fail("W004", name, "warning", member)
+
+    def _check_tree(self, metadata: Metadata) -> None:
+        pass
+
+    def _check_shard(self, entry: ShardEntry, index: int, metadata: Metadata | None, *, is_full: bool) -> None:
+        try:
+            file = open_named_file(self.directory, entry)
+        except FormatError as error:
+            self._fail(error)
+            return
+        self.stack.callback(file.close)
+        if metadata is None:
+            return
+        shard = ShardFile(file, entry, metadata.shards[index], where=f"{self.directory.path}/{entry.name}")
+        try:
+            shard.check_header(self.uses[index])
+        except FormatError as error:
+            self._fail(error)
+        if is_full:
+            self._check_slots(shard, metadata.shards[index])
+
+    def _check_slots(self, shard: ShardFile, table: ShardTable) -> None:
+        shard.prefetch()
+        for slot, size_bytes in enumerate(table.sizes):
+            try:
+                shard.verify_slot(slot)
+                shard.chunk_bytes(slot, verify=True)
+            except FormatError as error:
+                self._fail(error)
+            self.verified_bytes += size_bytes
+            self.on_bytes(size_bytes)

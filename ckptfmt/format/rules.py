@@ -1,0 +1,91 @@
+"""The rule codes, and how a broken rule becomes an error.
+
+Every MUST of the specification has one code; `violation` is the only place that words
+*where: what: expected, found [rule]*. Texts for people: spec/validation-codes.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ckptfmt.errors import CorruptError, FormatError, LimitError, UnsupportedVersionError
+
+TITLES = {
+    "E001": "no manifest",
+    "E002": "manifest is too large",
+    "E003": "manifest is not strict JSON",
+    "E004": "manifest digest differs",
+    "E005": "not a ckptfmt manifest",
+    "E006": "major version is not supported",
+    "E007": "a required feature is not supported",
+    "E008": "manifest member is missing or wrong",
+    "E009": "file name is not allowed",
+    "E010": "file is named twice",
+    "E011": "totals differ from the tensor index",
+    "E012": "file is missing",
+    "E013": "not a regular file",
+    "E014": "file size differs",
+    "E020": "metadata digest differs",
+    "E021": "metadata is not one zstd frame with size and checksum",
+    "E022": "zstd window is too large",
+    "E023": "metadata size differs from what is declared",
+    "E024": "metadata is not in packed form",
+    "E025": "metadata member is missing or wrong",
+    "E026": "nested too deeply",
+    "E027": "unknown tag or wrong payload",
+    "E028": "reference to a tensor is wrong",
+    "E030": "shard header is malformed",
+    "E031": "digest differs",
+    "E032": "shard header and tensor index disagree",
+    "E033": "holes, overlaps or trailing bytes in a shard",
+    "E034": "shard data is not aligned",
+    "E035": "tensor name is not allowed",
+    "E036": "shape is not allowed",
+    "E040": "tensor digest differs",
+    "E041": "chunks do not tile the tensor",
+    "E042": "unknown element type",
+    "E043": "stored size differs from shape and element type",
+    "E044": "tensor is named twice",
+    "E045": "encoded tensor does not decode to what is declared",
+    "E046": "codec is used without being required",
+    "W001": "file is not named by the manifest",
+    "W002": "temporary file of an interrupted save",
+    "W003": "written by a newer minor version",
+    "W004": "unknown member is ignored",
+}
+
+_CLASSES: dict[str, type[FormatError]] = {
+    "E002": LimitError,
+    "E006": UnsupportedVersionError,
+    "E007": UnsupportedVersionError,
+    "E022": LimitError,
+    "E026": LimitError,
+    "E036": LimitError,
+}
+
+
+def violation(
+    rule: str,
+    where: str,
+    what: str | None = None,
+    *,
+    expected: Any = None,
+    found: Any = None,
+    tensor: str | None = None,
+    advice: str = "",
+) -> FormatError:
+    """Return the error for a broken rule, ready to be raised.
+
+    `where` names the file, `what` the fact (default: the rule's title); `expected` and `found` are shown as text.
+    """
+    message = f"{where}: {what or TITLES[rule]}"
+    if expected is not None and found is not None:
+        message += f": expected {expected}, found {found}"
+    elif found is not None:
+        message += f": found {found}"
+    elif expected is not None:
+        message += f": expected {expected}"
+    message += f" [{rule}]"
+    if advice:
+        message += "\n" + advice
+    return _CLASSES.get(rule, CorruptError)(message, rule=rule, path=where, tensor=tensor, expected=expected, found=found)

@@ -1,0 +1,189 @@
+"""Walking a state tree in packed form, without building any of its values. Spec 8.
+
+This is how an inspector shows a state whose library is not installed, and how `only=` selects before anything is read.
+A path is the keys from the root, joined with dots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ckptfmt.format.layout import MAX_STATE_DEPTH
+from ckptfmt.format.rules import violation
+
+ABSENT: Any = object()
+
+_MAX_KEY_DEPTH = 32
+
+_PAIR_TAGS = {"$dict", "$odict", "$counter"}
+_SEQUENCE_TAGS = {"$tuple"}
+_WRAPPER_TAGS = {"$namespace", "$registered"}
+
+
+def tag_of(node: Any) -> str | None:
+    """Return the tag of a packed node, None for a plain value."""
+    if type(node) is dict and len(node) == 1:
+        key: str = next(iter(node))
+        return key if key.startswith("$") else None
+    return None
+
+
+def key_text(key: Any, *, depth: int = 0) -> str:
+    """Return a packed mapping key as the text that stands for it in a path."""
+    tag = tag_of(key)
+    if tag is None:
+        return key.decode("utf-8", "replace") if type(key) is bytes else str(key)
+    payload = key[tag]
+    if tag == "$tuple" and type(payload) is list and depth < _MAX_KEY_DEPTH:
+        return "(" + ", ".join([key_text(part, depth=depth + 1) for part in payload]) + ")"
+    if tag == "$int" and type(payload) is bytes:
+        return str(int.from_bytes(payload, "big", signed=True)) if len(payload) <= 1024 else "int"
+    return str(payload)
+
+
+class _Container:
+    """One packed node taken apart: its children with their keys, and how to put it together from other children.
+
+    Children are `levels` below the node.
+    """
+
+    __slots__ = ("build", "children", "is_sequence", "levels")
+
+    def __init__(self, children: list[tuple[str, Any]], build: Callable[[list[Any]], Any], *, is_sequence: bool = False) -> None:
+        self.children = children
+        self.build = build
+        self.is_sequence = is_sequence
+        self.levels = 1
+
+
+def _container(node: Any) -> _Container | None:
+    wrappers = []
+    while (tag := tag_of(node)) in _WRAPPER_TAGS and type(payload := node[tag]) is list and len(payload) == 2:
+        wrappers.append((tag, payload[0]))
+        node = payload[1]
+    container = _unwrapped(node)
+    if container is not None and wrappers:
+        build = container.build
+        container.levels += len(wrappers)
+        container.build = lambda values: _wrapped(build(values), wrappers)
+    return container
+
+
+def _wrapped(node: Any, wrappers: list[tuple[Any, Any]]) -> Any:
+    for tag, name in reversed(wrappers):
+        node = {tag: [name, node]}
+    return node
+
+
+def _unwrapped(node: Any) -> _Container | None:
+    kind = type(node)
+    if kind is list:
+        return _sequence(node, list)
+    if kind is not dict:
+        return None
+    tag = tag_of(node)
+    if tag is None:
+        names = list(node)
+        return _Container(list(node.items()), lambda values: {k: v for k, v in zip(names, values, strict=True) if v is not ABSENT})
+    payload = node[tag]
+    if tag in _PAIR_TAGS:
+        return _pairs(payload, lambda flat: {tag: flat})
+    if tag in _SEQUENCE_TAGS:
+        return _sequence(payload, lambda values: {tag: values})
+    if type(payload) is not list or len(payload) != 2:
+        return None
+    if tag == "$state_dict":
+        return _pairs(payload[0], lambda flat: {tag: [flat, payload[1]]})
+    if tag == "$defaultdict":
+        return _pairs(payload[1], lambda flat: {tag: [payload[0], flat]})
+    if tag == "$deque":
+        return _sequence(payload[1], lambda values: {tag: [payload[0], values]})
+    return None
+
+
+def _sequence(values: Any, build: Callable[[list[Any]], Any]) -> _Container | None:
+    if type(values) is not list:
+        return None
+    return _Container([(str(index), value) for index, value in enumerate(values)], build, is_sequence=True)
+
+
+def _pairs(flat: Any, build: Callable[[list[Any]], Any]) -> _Container | None:
+    if type(flat) is not list or len(flat) % 2:
+        return None
+    keys = flat[::2]
+
+    def rebuild(values: list[Any]) -> Any:
+        return build([part for key, value in zip(keys, values, strict=True) if value is not ABSENT for part in (key, value)])
+
+    return _Container([(key_text(key), value) for key, value in zip(keys, flat[1::2], strict=True)], rebuild)
+
+
+def iter_leaves(tree: Any, *, where: str = "") -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield (path, packed node) of everything that holds no further values, in order.
+
+    Empty containers are leaves. A `$sparse` tensor is one leaf.
+    """
+    pending: list[tuple[tuple[str, ...], Any, int]] = [((), tree, 0)]
+    while pending:
+        path, node, level = pending.pop()
+        container = _container(node)
+        if container is None or not container.children:
+            yield path, node
+            continue
+        below = _level_below(level, container, where)
+        pending.extend(((*path, key), child, below) for key, child in reversed(container.children))
+
+
+def _level_below(level: int, container: _Container, where: str) -> int:
+    below = level + container.levels
+    if below > MAX_STATE_DEPTH:
+        raise violation("E026", where, expected=f"at most {MAX_STATE_DEPTH} levels")
+    return below
+
+
+def children_of(node: Any) -> list[tuple[str, Any]] | None:
+    """Return the children of a container with their keys, None for a leaf."""
+    container = _container(node)
+    return None if container is None else container.children
+
+
+def tensor_ids(node: Any) -> list[int]:
+    """Return the ids of the tensors to which one leaf refers: one, or the parts of a sparse tensor or generator."""
+    found: list[int] = []
+    pending = [node]
+    while pending:
+        item = pending.pop()
+        if type(item) is dict:
+            payload = item.get("$tensor")
+            if len(item) == 1 and type(payload) is list and payload and type(payload[0]) is int:
+                found.append(payload[0])
+            else:
+                pending.extend(reversed(list(item.values())))
+        elif type(item) is list:
+            pending.extend(reversed(item))
+    return found
+
+
+def prune(tree: Any, is_wanted: Callable[[str], bool], *, where: str = "") -> Any:
+    """Return the tree with only those values whose path, or a path above it, is wanted; ABSENT if there is none.
+
+    Mappings lose their other members. Sequences keep their length, so that positions stay what they are: elements
+    without anything wanted become None.
+    """
+    return _pruned(tree, (), 0, is_wanted, where)
+
+
+def _pruned(node: Any, path: tuple[str, ...], level: int, is_wanted: Callable[[str], bool], where: str) -> Any:
+    if path and is_wanted(".".join(path)):
+        return node
+    container = _container(node)
+    if container is None or not container.children:
+        return ABSENT
+    below = _level_below(level, container, where)
+    values = []
+    for key, child in container.children:
+        values.append(_pruned(child, (*path, key), below, is_wanted, where))
+    if all(value is ABSENT for value in values):
+        return ABSENT
+    return container.build([None if value is ABSENT else value for value in values] if container.is_sequence else values)

@@ -1,0 +1,151 @@
+"""The walk down a state that turns it into packed form, in the order of the tree and without recursion. Spec 8.
+
+A container is encoded as soon as it is met, with holes where its members go; the members wait on a stack with the hole
+they fill. So the depth of the state never meets the depth of the interpreter's stack, a structure that contains itself
+ends at the limit of nesting, and tensors come in the order of their first appearance. What can only be done when all is
+filled (the order of a set) is done at the end, innermost first. How each type is encoded is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ckptfmt.format.layout import MAX_CONTAINER_ITEMS
+from ckptfmt.format.rules import violation
+from ckptfmt.state.places import SAME, PackedKey, Place, check_depth, cut_path, refuse, root_place
+from ckptfmt.state.tensor_source import TensorSource
+from ckptfmt.state.ties import Extent
+
+MIN_INTEGER = -(2**63)
+END_INTEGER = 2**64
+
+Encoder = Callable[["EncodeWalk", Any, Place], Any]
+_AS_IT_IS = frozenset({type(None), bool, float, bytes})
+
+
+@dataclass(slots=True)
+class TensorLeaf:
+    """One reference to a tensor: its node is `{"$tensor": reference}`, and `reference` is filled when the rows are planned."""
+
+    reference: list[Any]
+    kind: str
+    attributes: dict[str, Any]
+    strides: tuple[int, ...]
+    source: TensorSource
+    extent: Extent
+    place: Place
+    owner: Any
+
+
+class EncodeWalk:
+    """The state of one walk. `encoder_for` gives the encoder of an object and refuses what has none."""
+
+    __slots__ = ("_encoder_for", "_endings", "_waiting", "leaves")
+
+    def __init__(self, encoder_for: Callable[[Any, Place], Encoder]) -> None:
+        self._encoder_for = encoder_for
+        self._waiting: list[tuple[Any, Any, Any, Place, Any]] = []
+        self._endings: list[Callable[[], None]] = []
+        self.leaves: list[TensorLeaf] = []
+
+    def run(self, state: Any) -> Any:
+        """Encode a state. References to tensors are in `leaves`, in order, still empty."""
+        result = [None]
+        waiting = self._waiting
+        encoder_for = self._encoder_for
+        encoders: dict[type, Encoder] = {}
+        waiting.append((state, result, 0, root_place(), None))
+        while waiting:
+            value, target, slot, above, step = waiting.pop()
+            place = Place(above, step, above.level + 1, above.is_key) if step is not None else above
+            check_depth(place)
+            kind = type(value)
+            encoder = encoders.get(kind)
+            if encoder is None:
+                encoder = encoders[kind] = encoder_for(value, place)
+            mark = len(waiting)
+            target[slot] = encoder(self, value, place)
+            waiting[mark:] = waiting[: mark - 1 if mark else None : -1]
+        for ending in reversed(self._endings):
+            ending()
+        return result[0]
+
+    def array(self, values: Iterable[Any], place: Place, *, step: Any = None) -> list[Any]:
+        """Return the array of the encoded values; each one's step is its position, or `step` where that is given."""
+        out: list[Any] = []
+        for position, value in enumerate(values):
+            self._put(value, out, place, position if step is None else step)
+        check_length(len(out), place)
+        return out
+
+    def pairs(self, items: Iterable[tuple[Any, Any]], place: Place) -> list[Any]:
+        """Return the array k1, v1, k2, v2, ... of a mapping with any keys."""
+        out: list[Any] = []
+        key_place = Place(place, SAME, place.level, True)
+        for key, value in items:
+            kind = type(key)
+            self._put(key, out, key_place, SAME)
+            is_plain = kind is str or kind is int or kind in _AS_IT_IS
+            self._put(value, out, place, key if is_plain else PackedKey(key, out, len(out) - 1))
+        check_length(len(out), place)
+        return out
+
+    def members(self, items: Iterable[tuple[str, Any]], place: Place) -> dict[str, Any]:
+        """Return the map of a mapping whose keys are text."""
+        out: dict[str, Any] = {}
+        for key, value in items:
+            check_text(key, place)
+            self._put(value, out, place, key)
+        check_length(len(out), place)
+        return out
+
+    def content(self, value: Any, place: Place) -> list[Any]:
+        """Return an array of one value which stands at the same path: what an object says that it holds."""
+        out: list[Any] = []
+        self._put(value, out, place, SAME)
+        return out
+
+    def at_end(self, ending: Callable[[], None]) -> None:
+        """Have something done when all is encoded; later announcements are served first."""
+        self._endings.append(ending)
+
+    def _put(self, value: Any, out: Any, place: Place, step: Any) -> None:
+        kind = type(value)
+        slot: Any = step
+        is_array = type(out) is list
+        if is_array:
+            slot = len(out)
+            out.append(value)
+        else:
+            out[slot] = value
+        if kind in _AS_IT_IS:
+            return
+        if kind is str:
+            if not value.isascii():
+                check_text(value, Place(place, step, place.level + 1, place.is_key))
+        elif kind is not int or not MIN_INTEGER <= value < END_INTEGER:
+            out[slot] = None
+            self._waiting.append((value, out, slot, place, step))
+
+
+def check_text(text: str, place: Place) -> None:
+    """Refuse text that is not UTF-8: surrogates, as in names of files that are not."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        advice = "Encode it with errors='surrogateescape' and store the bytes."
+        raise refuse(place, "text with surrogate characters has no UTF-8 form", advice) from None
+
+
+def check_length(count: int, place: Place) -> None:
+    """Refuse containers that the format cannot hold. Spec 7."""
+    if count > MAX_CONTAINER_ITEMS:
+        text = place.text()
+        raise _too_long(text, count)
+
+
+def _too_long(text: str, count: int) -> Exception:
+    advice = "Store many numbers as an array."
+    return violation("E036", cut_path(text), "container is too long", expected=f"at most {MAX_CONTAINER_ITEMS}", found=count, advice=advice)
