@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ckptfmt.checkpoint.info import CheckpointInfo, describe
 from ckptfmt.disk.protocol import Directory, Disk, NotARegularFileError, ReadableFile
 from ckptfmt.errors import CheckpointNotFoundError, IncompleteError
 from ckptfmt.format.layout import MANIFEST_NAME, MAX_MANIFEST_BYTES
@@ -52,6 +53,21 @@ def find_manifest(directory: Directory) -> Manifest | None:
         return read_manifest(directory)
     except IncompleteError:
         return None
+
+
+def describe_directory(directory: Directory, manifest: Manifest) -> CheckpointInfo:
+    """Return the info of an open checkpoint; what it shares by hard links is asked of the file system."""
+    sizes, shared_bytes = [], 0
+    for name in (MANIFEST_NAME, *(entry.name for entry in manifest.files())):
+        try:
+            file = directory.open(name)
+        except OSError:
+            # What is missing is the verifier's to report.
+            continue
+        sizes.append(file.size_bytes)
+        shared_bytes += file.size_bytes if file.link_count > 1 else 0
+        file.close()
+    return describe(directory.path, manifest, manifest_bytes=sizes[0] if sizes else 0, shared_bytes=shared_bytes)
 
 
 def open_named_file(directory: Directory, entry: FileEntry) -> ReadableFile:

@@ -27,6 +27,10 @@ class CheckpointInfo:
     created_at_utc: str
     fingerprint: Mapping[str, Any] | None
 
+    def __fspath__(self) -> str:
+        """Return the path, so that this stands wherever a path does."""
+        return self.path
+
 
 def describe(path: str, manifest: Manifest, *, manifest_bytes: int, shared_bytes: int) -> CheckpointInfo:
     """Return the info of a checkpoint from its manifest."""

@@ -14,14 +14,12 @@ from re import compile as compile_pattern
 from types import TracebackType
 from typing import Any
 
-from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
-from ckptfmt.checkpoint.info import CheckpointInfo, describe
+from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.metadata_file import read_metadata
 from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.checkpoint.tensor_store import TensorStore
 from ckptfmt.disk.protocol import Directory, Disk
 from ckptfmt.errors import CorruptError, NameNotFoundError
-from ckptfmt.format.layout import MANIFEST_NAME
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.format.metadata import Metadata
 from ckptfmt.format.rules import violation
@@ -47,7 +45,7 @@ class OpenCheckpoint:
             stack.callback(directory.close)
             self.manifest, self.metadata, self._shards = _open_consistently(directory, stack)
             self.store = TensorStore(self.metadata, self._shards, verify=verify)
-            self.info = _info(path, directory, self.manifest)
+            self.info = describe_directory(directory, self.manifest)
             self._stack = stack.pop_all()
         self._leaves: dict[str, Any] | None = None
 
@@ -185,13 +183,6 @@ class TensorSlice:
 
 def _is_tensor(node: Any) -> bool:
     return type(node) is dict and ("$tensor" in node or "$sparse" in node)
-
-
-def _info(path: str, directory: Directory, manifest: Manifest) -> CheckpointInfo:
-    file = directory.open(MANIFEST_NAME)
-    manifest_bytes = file.size_bytes
-    file.close()
-    return describe(path, manifest, manifest_bytes=manifest_bytes, shared_bytes=0)
 
 
 def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest, Metadata, list[ShardFile]]:

@@ -55,7 +55,9 @@ def save(
         DurabilityUnknownError: committed, but the disk did not confirm the last step.
     """
     QUEUE.raise_pending()
-    options = _options(step, metrics, fingerprint, base, max_shard_size, overwrite=overwrite, durable=durable)
+    options = check_options(
+        step=step, metrics=metrics, fingerprint=fingerprint, base=base, max_shard_size=max_shard_size, overwrite=overwrite, durable=durable
+    )
     return write_checkpoint(_DISK, os.fspath(path), encode_state(state), options)
 
 
@@ -77,27 +79,30 @@ def async_save(
     error that nobody fetched is raised by the next save, and printed at exit, which waits for saves under way.
     """
     QUEUE.raise_pending()
-    options = _options(step, metrics, fingerprint, base, max_shard_size, overwrite=overwrite, durable=durable)
+    options = check_options(
+        step=step, metrics=metrics, fingerprint=fingerprint, base=base, max_shard_size=max_shard_size, overwrite=overwrite, durable=durable
+    )
     copied = snapshot(encode_state(state))
     target = os.fspath(path)
     return QUEUE.put(target, lambda: write_checkpoint(_DISK, target, copied, options))
 
 
-def _options(
-    step: int | None,
-    metrics: Mapping[str, Any] | None,
-    fingerprint: Mapping[str, Any] | None,
-    base: PathLike | None,
-    max_shard_size: str | int,
+def check_options(
     *,
-    overwrite: bool,
-    durable: bool,
+    step: int | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
+    base: PathLike | None = None,
+    max_shard_size: str | int = "2GB",
+    overwrite: bool = False,
+    durable: bool = True,
 ) -> SaveOptions:
+    """Return the options of a save, checked and in plain form."""
     if step is not None and (type(step) is not int or not 0 <= step < MAX_INTEGER):
         raise ValueError(f"step={step!r}: expected an integer of at least 0, or None")
     return SaveOptions(
         step=step,
-        metrics={name: metric_value(name, value) for name, value in (metrics or {}).items()},
+        metrics=metric_values(metrics or {}),
         fingerprint=_fingerprint_document(fingerprint),
         overwrite=overwrite,
         base=None if base is None else os.fspath(base),
@@ -106,8 +111,12 @@ def _options(
     )
 
 
-def metric_value(name: str, value: Any) -> int | float:
-    """Return a metric as a plain number; 0-d tensors and numpy scalars are asked for theirs."""
+def metric_values(metrics: Mapping[str, Any]) -> dict[str, int | float]:
+    """Return metrics as plain numbers; 0-d tensors and numpy scalars are asked for theirs."""
+    return {name: _metric_value(name, value) for name, value in metrics.items()}
+
+
+def _metric_value(name: str, value: Any) -> int | float:
     if not isinstance(name, str):
         raise UnsupportedTypeError(f"metrics: expected names of str, found {type(name).__name__}", path="metrics")
     if type(value) not in (int, float, bool) and callable(getattr(value, "item", None)):

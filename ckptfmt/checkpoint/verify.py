@@ -67,6 +67,14 @@ def verify_checkpoint(disk: Disk, path: str, *, level: str = "full", on_bytes: C
         return VerifyReport(path, level, tuple(verifier.findings), verifier.verified_bytes)
 
 
+def find_damage(directory: Directory, manifest: Manifest) -> Finding | None:
+    """Hash every file that a manifest names, whether or not the manifest is there yet; return the first error."""
+    with ExitStack() as stack:
+        verifier = _Verifier(directory, stack, lambda _: None)
+        verifier.check_files(manifest, is_full=True)
+        return next((finding for finding in verifier.findings if finding.level == "error"), None)
+
+
 class _Verifier:
     def __init__(self, directory: Directory, stack: ExitStack, on_bytes: Callable[[int], None]) -> None:
         self.directory = directory
@@ -77,6 +85,7 @@ class _Verifier:
         self.verified_bytes = 0
 
     def run(self, *, is_full: bool) -> None:
+        """Check everything, beginning with the manifest that is there."""
         try:
             manifest = read_manifest(self.directory)
         except IncompleteError:
@@ -86,6 +95,10 @@ class _Verifier:
             self._fail(error)
             return
         self._check_surroundings(manifest)
+        self.check_files(manifest, is_full=is_full)
+
+    def check_files(self, manifest: Manifest, *, is_full: bool) -> None:
+        """Check every file that a manifest names."""
         metadata = None
         try:
             metadata = read_metadata(self.directory, manifest)

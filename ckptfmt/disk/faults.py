@@ -98,6 +98,4 @@ class FaultPlan:
 
 
 def _planned_error(fault: _Fault, path: str, target_path: str | None) -> OSError:
-    error = OSError(fault.errno, os.strerror(fault.errno), path)
-    error.filename2 = target_path
-    return error
+    return OSError(fault.errno, os.strerror(fault.errno), path, None, target_path)

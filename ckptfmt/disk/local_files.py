@@ -48,9 +48,11 @@ class LocalWritableFile:
                 rest = rest[taken_bytes:]
 
     def _write_some(self, number: int, rest: memoryview) -> int:
+        # As long as the mode is direct, only aligned memory was written, so the position is aligned as well.
         if self._is_direct:
-            direct_bytes = self._find_direct_bytes(rest)
-            if direct_bytes:
+            size_bytes = min(rest.nbytes, MAX_TRANSFER_BYTES)
+            direct_bytes = size_bytes - size_bytes % ALIGNMENT_BYTES
+            if direct_bytes and is_aligned(rest):
                 try:
                     return os.write(number, rest[:direct_bytes])
                 except OSError as error:
@@ -60,12 +62,6 @@ class LocalWritableFile:
             stop_direct(number)
             self._is_direct = False
         return os.write(number, rest[:MAX_TRANSFER_BYTES])
-
-    def _find_direct_bytes(self, rest: memoryview) -> int:
-        if self._written_bytes % ALIGNMENT_BYTES or not is_aligned(rest):
-            return 0
-        size_bytes = min(rest.nbytes, MAX_TRANSFER_BYTES)
-        return size_bytes - size_bytes % ALIGNMENT_BYTES
 
     def sync(self) -> None:
         """Make every byte durable; a failure poisons the file."""
@@ -131,9 +127,10 @@ class LocalReadableFile:
             return memoryview(bytearray())
         if not hasattr(mmap, "MAP_PRIVATE"):
             return memoryview(bytearray(self.read(0, self._size_bytes)))
+        number = self._descriptor.number
         with naming(self._descriptor.path):
             try:
-                memory = mmap.mmap(self._descriptor.number, self._size_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+                memory = mmap.mmap(number, self._size_bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
             except ValueError as error:
                 raise OSError(errno.EIO, f"the file shrank while it was open: {error}") from error
         return memoryview(memory)

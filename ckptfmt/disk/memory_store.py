@@ -133,9 +133,7 @@ def check_length(name: str, path: str, target_path: str | None = None) -> None:
 
 def system_error(code: int, path: str, target_path: str | None = None) -> OSError:
     """Return the error that the system would raise."""
-    error = OSError(code, os.strerror(code), path)
-    error.filename2 = target_path
-    return error
+    return OSError(code, os.strerror(code), path, None, target_path)
 
 
 def _split(path: str) -> list[str]:

@@ -44,28 +44,25 @@ def naming(path: str, target_path: str | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         error.filename = path
-        error.filename2 = target_path
+        if target_path is not None:
+            error.filename2 = target_path
         raise
 
 
 def make_directories(disk: Disk, path: str, *, durable: bool = True) -> None:
     """Create a directory and its missing parents; those that exist are kept.
 
-    With `durable` each name is on the disk before the next level is made. A run that was killed in between leaves
-    at most one level that exists and is not durable, the deepest, so the parent of the deepest existing level
-    is synced as well.
+    With `durable` each name is on the disk before the next level is made, and so is the name of the deepest level that
+    existed before: it is the one that a run which was killed in here may have left behind.
 
     Raises:
         NotADirectoryError: a component of the path is something else.
     """
     path = path.rstrip(os.sep) or path
     parent = parent_of(path)
-    is_new = True
+    is_new = False
     try:
-        disk.make_directory(path)
-    except FileExistsError:
         disk.open_directory(path).close()
-        is_new = False
     except FileNotFoundError:
         if parent == path:
             raise

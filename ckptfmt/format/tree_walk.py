@@ -84,8 +84,7 @@ def _unwrapped(node: Any) -> _Container | None:
         return None
     tag = tag_of(node)
     if tag is None:
-        names = list(node)
-        return _Container(list(node.items()), lambda values: {k: v for k, v in zip(names, values, strict=True) if v is not ABSENT})
+        return _Container(list(node.items()), lambda values: _map(list(node), values))
     payload = node[tag]
     if tag in _PAIR_TAGS:
         return _pairs(payload, lambda flat: {tag: flat})
@@ -100,6 +99,12 @@ def _unwrapped(node: Any) -> _Container | None:
     if tag == "$deque":
         return _sequence(payload[1], lambda values: {tag: [payload[0], values]})
     return None
+
+
+def _map(names: list[str], values: list[Any]) -> Any:
+    members = {name: value for name, value in zip(names, values, strict=True) if value is not ABSENT}
+    # A lone key that begins with $ would make a tagged value of what was a mapping.
+    return {"$dict": [part for pair in members.items() for part in pair]} if tag_of(members) else members
 
 
 def _sequence(values: Any, build: Callable[[list[Any]], Any]) -> _Container | None:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ckptfmt.format.layout import MAX_CONTAINER_ITEMS
-from ckptfmt.format.rules import violation
-from ckptfmt.state.places import SAME, PackedKey, Place, check_depth, cut_path, refuse, root_place
+from ckptfmt.errors import LimitError
+from ckptfmt.format.layout import MAX_CONTAINER_ITEMS, MAX_STATE_DEPTH
+from ckptfmt.state.places import SAME, PackedKey, Place, cut_path, refuse, root_place, too_deep
 from ckptfmt.state.tensor_source import TensorSource
 from ckptfmt.state.ties import Extent
 
@@ -46,7 +46,7 @@ class EncodeWalk:
 
     def __init__(self, encoder_for: Callable[[Any, Place], Encoder]) -> None:
         self._encoder_for = encoder_for
-        self._waiting: list[tuple[Any, Any, Any, Place, Any]] = []
+        self._waiting: list[tuple[Any, Any, Any, Place | None, Any]] = []
         self._endings: list[Callable[[], None]] = []
         self.leaves: list[TensorLeaf] = []
 
@@ -56,18 +56,18 @@ class EncodeWalk:
         waiting = self._waiting
         encoder_for = self._encoder_for
         encoders: dict[type, Encoder] = {}
-        waiting.append((state, result, 0, root_place(), None))
+        waiting.append((state, result, 0, None, None))
         while waiting:
             value, target, slot, above, step = waiting.pop()
-            place = Place(above, step, above.level + 1, above.is_key) if step is not None else above
-            check_depth(place)
+            place = root_place() if above is None else Place(above, step, above.level + 1, above.is_key)
             kind = type(value)
             encoder = encoders.get(kind)
             if encoder is None:
                 encoder = encoders[kind] = encoder_for(value, place)
             mark = len(waiting)
             target[slot] = encoder(self, value, place)
-            waiting[mark:] = waiting[: mark - 1 if mark else None : -1]
+            if len(waiting) > mark + 1:
+                waiting[mark:] = waiting[mark:][::-1]
         for ending in reversed(self._endings):
             ending()
         return result[0]
@@ -76,8 +76,8 @@ class EncodeWalk:
         """Return the array of the encoded values; each one's step is its position, or `step` where that is given."""
         out: list[Any] = []
         for position, value in enumerate(values):
-            self._put(value, out, place, position if step is None else step)
-        check_length(len(out), place)
+            self.put(value, out, place, position if step is None else step)
+        check_room(len(out), place)
         return out
 
     def pairs(self, items: Iterable[tuple[Any, Any]], place: Place) -> list[Any]:
@@ -86,10 +86,10 @@ class EncodeWalk:
         key_place = Place(place, SAME, place.level, True)
         for key, value in items:
             kind = type(key)
-            self._put(key, out, key_place, SAME)
-            is_plain = kind is str or kind is int or kind in _AS_IT_IS
-            self._put(value, out, place, key if is_plain else PackedKey(key, out, len(out) - 1))
-        check_length(len(out), place)
+            self.put(key, out, key_place, SAME)
+            is_plain = kind is str or kind in _AS_IT_IS or (kind is int and MIN_INTEGER <= key < END_INTEGER)
+            self.put(value, out, place, key if is_plain else PackedKey(key, out, len(out) - 1))
+        check_room(len(out), place)
         return out
 
     def members(self, items: Iterable[tuple[str, Any]], place: Place) -> dict[str, Any]:
@@ -97,25 +97,26 @@ class EncodeWalk:
         out: dict[str, Any] = {}
         for key, value in items:
             check_text(key, place)
-            self._put(value, out, place, key)
-        check_length(len(out), place)
+            self.put(value, out, place, key)
+        check_room(len(out), place)
         return out
 
-    def content(self, value: Any, place: Place) -> list[Any]:
-        """Return an array of one value which stands at the same path: what an object says that it holds."""
-        out: list[Any] = []
-        self._put(value, out, place, SAME)
+    def content(self, value: Any, place: Place, *before: Any) -> list[Any]:
+        """Return an array that ends in one value which stands at the same path: what an object says that it holds."""
+        out = list(before)
+        self.put(value, out, place, SAME)
+        check_room(1, place)
         return out
 
     def at_end(self, ending: Callable[[], None]) -> None:
         """Have something done when all is encoded; later announcements are served first."""
         self._endings.append(ending)
 
-    def _put(self, value: Any, out: Any, place: Place, step: Any) -> None:
+    def put(self, value: Any, out: Any, place: Place, step: Any) -> None:
+        """Add one member to an array, or under its step to a map: at once if it is plain, else when its turn comes."""
         kind = type(value)
         slot: Any = step
-        is_array = type(out) is list
-        if is_array:
+        if type(out) is list:
             slot = len(out)
             out.append(value)
         else:
@@ -139,13 +140,11 @@ def check_text(text: str, place: Place) -> None:
         raise refuse(place, "text with surrogate characters has no UTF-8 form", advice) from None
 
 
-def check_length(count: int, place: Place) -> None:
-    """Refuse containers that the format cannot hold. Spec 7."""
+def check_room(count: int, place: Place) -> None:
+    """Raise a LimitError if a container at this place may not hold so many values. Spec 7 and 8.1."""
+    if count and place.level >= MAX_STATE_DEPTH:
+        raise too_deep(place)
     if count > MAX_CONTAINER_ITEMS:
         text = place.text()
-        raise _too_long(text, count)
-
-
-def _too_long(text: str, count: int) -> Exception:
-    advice = "Store many numbers as an array."
-    return violation("E036", cut_path(text), "container is too long", expected=f"at most {MAX_CONTAINER_ITEMS}", found=count, advice=advice)
+        message = f"{cut_path(text)}: container is too long: expected at most {MAX_CONTAINER_ITEMS}, found {count} [E024]\nStore numbers as an array."
+        raise LimitError(message, rule="E024", path=text, expected=MAX_CONTAINER_ITEMS, found=count)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ckptfmt.errors import FormatError, UnsupportedTypeError
-from ckptfmt.format.layout import MAX_STATE_DEPTH
+from ckptfmt.format.layout import MAX_RANK, MAX_STATE_DEPTH
 from ckptfmt.format.rules import violation
 from ckptfmt.format.tree_walk import key_text
 
@@ -83,16 +83,18 @@ def root_place() -> Place:
     return Place(None, None, 0, False)
 
 
-def check_depth(place: Place) -> None:
-    """Raise a LimitError if the place is deeper than the format allows. Spec 8.1."""
-    if place.level > MAX_STATE_DEPTH:
-        raise too_deep(place)
-
-
 def too_deep(place: Place) -> FormatError:
     """Return the error for a value that is nested too deeply."""
     text = place.text()
     error = violation("E026", cut_path(text), expected=f"at most {MAX_STATE_DEPTH} levels", advice="A structure that contains itself has no end.")
+    error.path = text
+    return error
+
+
+def too_large(shape: tuple[int, ...], place: Place) -> FormatError:
+    """Return the error for a tensor of more or longer axes than the format allows."""
+    text = place.text()
+    error = violation("E036", cut_path(text), expected=f"at most {MAX_RANK} axes of less than 2^48", found=f"{len(shape)} axes")
     error.path = text
     return error
 
@@ -106,7 +108,7 @@ def refuse(place: Place, what: str, advice: str) -> UnsupportedTypeError:
 def wrong(place: Place, what: str, *, expected: Any = None, found: Any = None, rule: str = "E027") -> FormatError:
     """Return the error for packed values that break a rule of spec 8 or 9, ready to be raised."""
     text = place.text()
-    error = violation(rule, cut_path(text), what, expected=expected, found=found if found is None else cut(repr(found)))
+    error = violation(rule, cut_path(text), what, expected=expected, found=found if found is None else _described(found))
     error.path = text
     return error
 
@@ -119,6 +121,16 @@ def cut(text: str, limit: int = MAX_SHOWN_KEY) -> str:
 def cut_path(text: str) -> str:
     """Return the path, shortened in its middle to fit the first line of a message."""
     return text if len(text) <= MAX_SHOWN_PATH else text[:60] + " ... " + text[-35:]
+
+
+def _described(found: Any) -> str:
+    if type(found) in (str, bytes):
+        return cut(repr(found[:MAX_SHOWN_KEY]))
+    if found is None or type(found) in (bool, float) or (type(found) is int and found.bit_length() <= 64):
+        return repr(found)
+    if type(found) in (list, dict):
+        return f"{type(found).__name__} of {len(found)}"
+    return type(found).__name__
 
 
 def _shown(step: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -250,3 +252,16 @@ def test_states_do_not_share_what_they_hold() -> None:
             directory.unlink(name)
     assert initial.contents() == {"/file": OLD}
     assert violations("sync-file rename sync-directory", weak=True) == []
+
+
+@pytest.mark.parametrize("failing_operation", range(1, 12))
+def test_directories_are_durable_also_after_an_earlier_attempt_that_was_cut_short(failing_operation: int) -> None:
+    inner = MemoryDisk()
+    inner.faults.fail("any", errno.EIO, nth=failing_operation)
+    disk = RecordingDisk(inner)
+    with suppress(OSError):
+        make_directories(disk, "/a/b/c")
+    make_directories(disk, "/a/b/c")
+    disk.record_mark("made")
+    for state in iter_states(disk.records, MemoryDisk().tree()):
+        assert "/a/b/c" in state.disk.contents() or not state.acknowledged_marks, state.description

@@ -1,0 +1,89 @@
+"""Whether a run is the same experiment as the one that is opened, and what follows from that."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ckptfmt.disk.protocol import Disk
+from ckptfmt.run.fingerprint import Fingerprint, compare, mismatch_error
+from ckptfmt.run.run_file import RunFile, find_run_file, write_run_file
+
+MODES = ("error", "warn", "ignore", "restart")
+
+
+class Identity:
+    """The fingerprint of a run against the one that it was opened with."""
+
+    def __init__(self, disk: Disk, path: str, fingerprint: Fingerprint | None, *, on_mismatch: str, allow_changes: Sequence[str]) -> None:
+        if on_mismatch not in MODES:
+            raise ValueError(f"on_mismatch={on_mismatch!r}: expected one of {', '.join(MODES)}")
+        self._disk = disk
+        self._path = path
+        self._fingerprint = fingerprint
+        self._on_mismatch = on_mismatch
+        self._allow_changes = tuple(allow_changes)
+        self._stored = self._read()
+        self._is_established = False
+
+    @property
+    def document(self) -> Mapping[str, Any] | None:
+        """The fingerprint that checkpoints carry from now on."""
+        if self._fingerprint is not None:
+            return self._fingerprint.to_document()
+        return None if self._stored is None else self._stored.fingerprint
+
+    def _read(self) -> RunFile | None:
+        try:
+            directory = self._disk.open_directory(self._path)
+        except FileNotFoundError:
+            return None
+        try:
+            return find_run_file(directory)
+        finally:
+            directory.close()
+
+    def check(self) -> str | None:
+        """Compare; return "mismatch" if everything is to be set aside, None to go on.
+
+        Raises:
+            FingerprintMismatchError: it is another experiment, and on_mismatch is "error".
+        """
+        stored = None if self._stored is None else self._stored.fingerprint
+        if stored is None or self._fingerprint is None:
+            return None
+        differences = compare(stored, self._fingerprint, allow=self._allow_changes)
+        notable = [difference for difference in differences if difference.severity in ("error", "warning")]
+        if not notable:
+            return None
+        error = mismatch_error(stored, notable, where=self._path)
+        if any(difference.severity == "error" for difference in notable):
+            if self._on_mismatch == "restart":
+                return "mismatch"
+            if self._on_mismatch == "error":
+                raise error
+        if self._on_mismatch != "ignore":
+            warnings.warn(str(error), RuntimeWarning, stacklevel=5)
+        return None
+
+    def forget(self) -> None:
+        """Take note that the run was set aside."""
+        self._stored = None
+        self._is_established = False
+
+    def establish(self) -> None:
+        """Write run.json where it is missing or says something else."""
+        if self._is_established:
+            return
+        document = self.document
+        if self._stored is None or self._stored.fingerprint != document:
+            created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if self._stored is None else self._stored.created_at_utc
+            self._stored = RunFile(created, document)
+            directory = self._disk.open_directory(self._path)
+            try:
+                write_run_file(directory, self._stored)
+            finally:
+                directory.close()
+        self._is_established = True

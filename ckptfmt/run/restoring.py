@@ -1,0 +1,133 @@
+"""Restoring a run: which checkpoint, into what, and what is said about it.
+
+A damaged checkpoint is never handed out and never ends the search for a sound one: the next candidate is tried, a warning names
+the damage, and the report keeps it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ckptfmt.checkpoint.objects import Stateful, restore_objects
+from ckptfmt.checkpoint.reader import OpenCheckpoint
+from ckptfmt.disk.protocol import Disk
+from ckptfmt.errors import CheckpointNotFoundError, FormatError, IncompleteError, NameNotFoundError
+from ckptfmt.run.steps import StepEntry
+
+_SHOWN_STEPS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """What became of each component, and which checkpoints were passed over because they are damaged.
+
+    `restored` were loaded into the given objects; `skipped` are the other sections, which are in `Restored.state`;
+    `missing` were asked for, are not in the checkpoint, and were allowed to be. `damaged` maps steps to what is wrong.
+    """
+
+    path: str
+    restored: tuple[str, ...]
+    skipped: tuple[str, ...]
+    missing: tuple[str, ...]
+    damaged: Mapping[int, str] = field(default_factory=dict)
+    missing_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unexpected_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A restored checkpoint. `state` holds the sections that were not loaded into objects."""
+
+    step: int
+    state: Any
+    metrics: Mapping[str, int | float]
+    report: RestoreReport
+
+
+def restore_first_sound(
+    disk: Disk,
+    candidates: Sequence[StepEntry],
+    objects: Mapping[str, Stateful] | None,
+    *,
+    allow_missing: Sequence[str],
+    device: Any,
+) -> Restored:
+    """Restore the first candidate that is sound.
+
+    Raises:
+        CorruptError: none is; the error is that of the first.
+        NameNotFoundError: it lacks a section that was asked for and that no glob of `allow_missing` names.
+    """
+    damaged: dict[int, str] = {}
+    first_error: FormatError | None = None
+    for entry in candidates:
+        try:
+            restored = _restore(disk, entry, objects, allow_missing=allow_missing, device=device, damaged=damaged)
+        except (FormatError, IncompleteError, CheckpointNotFoundError) as error:
+            damaged[entry.step] = str(error).partition("\n")[0]
+            if isinstance(error, FormatError):
+                first_error = first_error or error
+            continue
+        for step, message in damaged.items():
+            warnings.warn(f"step {step} is damaged and was passed over; restored step {entry.step}: {message}", RuntimeWarning, stacklevel=4)
+        return restored
+    if first_error is None:
+        raise CheckpointNotFoundError("no checkpoint to restore\n" + "; ".join(damaged.values()))
+    first_error.add_note(f"No checkpoint of this run is sound: steps {', '.join(map(str, damaged))} were tried. Nothing was deleted.")
+    raise first_error
+
+
+def _restore(
+    disk: Disk,
+    entry: StepEntry,
+    objects: Mapping[str, Stateful] | None,
+    *,
+    allow_missing: Sequence[str],
+    device: Any,
+    damaged: Mapping[int, str],
+) -> Restored:
+    if entry.error is not None:
+        raise entry.error
+    with OpenCheckpoint(disk, entry.path, device=device) as checkpoint:
+        metrics = checkpoint.info.metrics
+        if not objects:
+            state = checkpoint.load()
+            report = RestoreReport(entry.path, (), tuple(checkpoint.sections()), (), dict(damaged))
+            return Restored(entry.step, state, metrics, report)
+        present = checkpoint.sections()
+        for name in objects:
+            if name not in present and not any(fnmatchcase(name, pattern) for pattern in allow_missing):
+                raise NameNotFoundError(
+                    f"{entry.path}: {name!r} could not be restored: there is no such section\nThere are: {', '.join(present) or 'none'}. "
+                    f"Allow it with allow_missing=[{name!r}] if that is meant.",
+                    name=name,
+                    path=entry.path,
+                )
+        # Read before an object is touched: what is damaged must not leave half of them restored.
+        rest = checkpoint.load_sections([name for name in present if name not in objects])
+        report = restore_objects(checkpoint, {name: target for name, target in objects.items() if name in present}, strict=True)
+        return Restored(
+            entry.step,
+            rest,
+            metrics,
+            RestoreReport(
+                path=entry.path,
+                restored=report.restored,
+                skipped=report.skipped,
+                missing=tuple(name for name in objects if name not in present),
+                damaged=dict(damaged),
+                missing_keys=report.missing_keys,
+                unexpected_keys=report.unexpected_keys,
+            ),
+        )
+
+
+def no_such_step(path: str, step: int, known: Sequence[int]) -> CheckpointNotFoundError:
+    """Return the error for a step that a run does not have."""
+    shown = ", ".join(map(str, known[-_SHOWN_STEPS:])) or "none"
+    more = f" and {len(known) - _SHOWN_STEPS} earlier ones" if len(known) > _SHOWN_STEPS else ""
+    return CheckpointNotFoundError(f"{path}: no checkpoint of step {step}\nThere are: {shown}{more}.", path=path)

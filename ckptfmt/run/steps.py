@@ -1,0 +1,171 @@
+"""The checkpoints of a run by their step: names, listing, setting aside.
+
+Order is that of the numbers in the names, never that of times. Setting aside renames; nothing here deletes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.info import CheckpointInfo
+from ckptfmt.disk.paths import join, make_directories
+from ckptfmt.disk.protocol import Disk
+from ckptfmt.errors import CheckpointError, IncompleteError
+from ckptfmt.format.layout import MAX_INTEGER
+from ckptfmt.format.manifest import Manifest
+from ckptfmt.run.retention import StoredStep
+
+SET_ASIDE = "set-aside"
+_SHARED_NAMES = {SET_ASIDE, "cache"}
+_STEP_NAME = re.compile(r"step-([0-9]{8,19})")
+
+
+def step_name(step: int) -> str:
+    """Return the directory name of a step."""
+    return f"step-{step:08d}"
+
+
+def check_step(step: object) -> int:
+    """Return a step if it is one.
+
+    Raises:
+        ValueError: it is not an integer from 0 to 2^63 - 1.
+    """
+    if type(step) is not int or not 0 <= step < MAX_INTEGER:
+        raise ValueError(f"step={step!r}: expected an integer of at least 0")
+    return step
+
+
+@dataclass(frozen=True, slots=True)
+class StepEntry:
+    """A committed checkpoint of a run, or a damaged one (`manifest` is None, `error` says why)."""
+
+    step: int
+    path: str
+    manifest: Manifest | None
+    error: CheckpointError | None = None
+
+    def stored(self) -> StoredStep:
+        """Return it as retention sees it."""
+        if self.manifest is None:
+            return StoredStep(self.step, datetime.fromtimestamp(0, UTC), {}, is_sound=False)
+        created = datetime.fromisoformat(self.manifest.created_at_utc)
+        return StoredStep(self.step, created, self.manifest.metrics, is_sound=self.error is None)
+
+
+class StepDirectory:
+    """The step-* directories of one run."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self.disk = disk
+        self.path = path
+
+    def path_of(self, step: int) -> str:
+        """Return the path of a step's checkpoint."""
+        return join(self.path, step_name(step))
+
+    def exists(self) -> bool:
+        """Tell whether the run has a directory."""
+        try:
+            self.disk.open_directory(self.path).close()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _names(self) -> list[str]:
+        directory = self.disk.open_directory(self.path)
+        try:
+            return directory.names()
+        finally:
+            directory.close()
+
+    def numbers(self) -> list[int]:
+        """Return the steps of which there is a directory, in ascending order; not all of them need be committed."""
+        matches = [_STEP_NAME.fullmatch(name) for name in self._names()]
+        return sorted({int(match[1]) for match in matches if match and step_name(int(match[1])) == match[0]})
+
+    def entries(self) -> list[StepEntry]:
+        """Return every step with a manifest, damaged ones included, in ascending order."""
+        found = [self._entry(step) for step in self.numbers()]
+        return [entry for entry in found if entry is not None]
+
+    def _entry(self, step: int) -> StepEntry | None:
+        path = self.path_of(step)
+        try:
+            directory = open_checkpoint_directory(self.disk, path)
+        except CheckpointError:
+            return None
+        try:
+            return StepEntry(step, path, read_manifest(directory))
+        except IncompleteError:
+            return None
+        except CheckpointError as error:
+            return StepEntry(step, path, None, error)
+        finally:
+            directory.close()
+
+    def committed(self) -> list[StepEntry]:
+        """Return the steps whose manifest is sound, in ascending order."""
+        return [entry for entry in self.entries() if entry.manifest is not None]
+
+    def checked_entries(self) -> list[StepEntry]:
+        """Return every step with a manifest, those that lack a file marked as damaged."""
+        return [replace(entry, error=self.find_damage(entry)) for entry in self.entries()]
+
+    def find_damage(self, entry: StepEntry) -> CheckpointError | None:
+        """Check cheaply that every file of a checkpoint is there in its full size."""
+        if entry.manifest is None:
+            return entry.error
+        try:
+            directory = open_checkpoint_directory(self.disk, entry.path)
+        except CheckpointError as error:
+            return error
+        try:
+            for file in entry.manifest.files():
+                open_named_file(directory, file).close()
+        except CheckpointError as error:
+            return error
+        finally:
+            directory.close()
+        return None
+
+    def info(self, step: int) -> CheckpointInfo:
+        """Return what is known of a step's checkpoint."""
+        directory = open_checkpoint_directory(self.disk, self.path_of(step))
+        try:
+            return describe_directory(directory, read_manifest(directory))
+        finally:
+            directory.close()
+
+    def unique_bytes(self, step: int) -> int:
+        """Return what deleting a step would free; 0 for one whose manifest cannot be read."""
+        try:
+            return self.info(step).unique_bytes
+        except CheckpointError:
+            return 0
+
+    def set_aside(self, names: Iterable[str], *, reason: str, now: datetime) -> str | None:
+        """Move entries of the run into a dated directory in it; return its path, None where there was nothing to move."""
+        moved = list(names)
+        if not moved:
+            return None
+        target = join(join(self.path, SET_ASIDE), f"{now:%Y%m%dT%H%M%S.%fZ}-{reason}")
+        make_directories(self.disk, target)
+        for name in moved:
+            self.disk.move(join(self.path, name), join(target, name))
+        for path in (target, self.path):
+            directory = self.disk.open_directory(path)
+            try:
+                directory.sync()
+            finally:
+                directory.close()
+        return target
+
+    def set_everything_aside(self, *, reason: str, now: datetime) -> str | None:
+        """Set aside whatever belongs to the experiment so far: all but caches and what was set aside before."""
+        names = [name for name in self._names() if name not in _SHARED_NAMES and not name.startswith(".")]
+        return self.set_aside(names, reason=reason, now=now)

@@ -1,0 +1,65 @@
+"""Where a command writes: the stream, how wide it is, and what the global options ask for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+from ckpt_inspect.output.style import PLAIN, Style, style_for
+
+SCHEMA_VERSION = 1
+DEFAULT_WIDTH = 80
+_MIN_WIDTH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """`width` is None where nobody sees a right edge (a pipe or a file): lines are laid out for 80 columns, names are not cut."""
+
+    stream: TextIO
+    width: int | None = None
+    style: Style = PLAIN
+    is_json: bool = False
+    is_quiet: bool = False
+    verbosity: int = 0
+    now: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+    @property
+    def layout_width(self) -> int:
+        """The columns to lay text out in."""
+        return self.width or DEFAULT_WIDTH
+
+    def write_lines(self, lines: Iterable[str]) -> None:
+        """Write lines for people, unless -q asks for silence."""
+        if not self.is_quiet:
+            for line in lines:
+                self.stream.write(line.rstrip() + "\n")
+
+    def write_document(self, document: Mapping[str, Any]) -> None:
+        """Write the one JSON document of a command. ASCII only, so that no name can act on a terminal."""
+        json.dump({"schema_version": SCHEMA_VERSION, **document}, self.stream, indent=2, ensure_ascii=True, allow_nan=False)
+        self.stream.write("\n")
+
+
+def standard_screen(*, is_json: bool, is_quiet: bool, verbosity: int) -> Screen:
+    """Return the screen of standard output. COLUMNS sets the width also where it is no terminal."""
+    stream = sys.stdout
+    return Screen(stream, _width_of(stream), style_for(stream), is_json, is_quiet, verbosity)
+
+
+def _width_of(stream: TextIO) -> int | None:
+    width = os.environ.get("COLUMNS", "")
+    if width.isascii() and width.isdigit() and int(width[:6]) > 0:
+        return max(int(width[:6]), _MIN_WIDTH)
+    if not stream.isatty():
+        return None
+    try:
+        found = os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        return None
+    return max(found, _MIN_WIDTH) if found else None

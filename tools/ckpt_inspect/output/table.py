@@ -1,0 +1,76 @@
+"""Columns of text. One column may shrink when the rows are wider than the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ckpt_inspect.output.visible import columns, cut_end, cut_middle, padded
+
+GAP = "  "
+_MIN_SHRUNK = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`align` is "<" or ">"; `cut` makes cells of a column fit that may shrink, None means it keeps its width."""
+
+    title: str
+    align: str = "<"
+    cut: Callable[[str, int], str] | None = None
+
+
+NAME = Column("name", cut=cut_middle)
+
+
+def text_column(title: str) -> Column:
+    """Return a column whose cells may lose their ends."""
+    return Column(title, cut=cut_end)
+
+
+def number_column(title: str) -> Column:
+    """Return a column of numbers."""
+    return Column(title, align=">")
+
+
+class Table:
+    """The widths that rows need, so that they can be written one after the other."""
+
+    def __init__(self, heads: Sequence[Column], rows: Iterable[Sequence[str]], *, width: int | None, indent: int = 0) -> None:
+        self.heads = heads
+        self.indent = " " * indent
+        widest = [columns(head.title) for head in heads]
+        for row in rows:
+            for index, cell in enumerate(row):
+                size = len(cell) if cell.isascii() else columns(cell)
+                if size > widest[index]:
+                    widest[index] = size
+        self.widths = widest
+        if width is not None:
+            self._shrink(width - indent)
+
+    def _shrink(self, width: int) -> None:
+        excess = sum(self.widths) + len(GAP) * (len(self.heads) - 1) - width
+        for index, head in enumerate(self.heads):
+            if head.cut is not None and excess > 0:
+                least = min(self.widths[index], max(_MIN_SHRUNK, len(head.title)))
+                taken = min(excess, self.widths[index] - least)
+                self.widths[index] -= taken
+                excess -= taken
+
+    def header(self) -> str:
+        """Return the line of titles."""
+        return self.line([head.title for head in self.heads])
+
+    def line(self, row: Sequence[str]) -> str:
+        """Return one row as a line."""
+        cells = []
+        for head, cell, width in zip(self.heads, row, self.widths, strict=True):
+            cells.append(padded(head.cut(cell, width) if head.cut else cell, width, align=head.align))
+        return (self.indent + GAP.join(cells)).rstrip()
+
+
+def labelled(pairs: Sequence[tuple[str, str]], *, width: int | None, indent: int = 2) -> list[str]:
+    """Return lines of a label and a text, the texts below each other."""
+    table = Table([Column(""), text_column("")], pairs, width=width, indent=indent)
+    return [table.line(pair) for pair in pairs]

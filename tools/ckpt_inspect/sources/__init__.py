@@ -1,0 +1,1 @@
+"""What lies under a path, read with as little I/O as its description needs."""

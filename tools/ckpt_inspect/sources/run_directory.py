@@ -1,0 +1,72 @@
+"""The checkpoints of a run, each from its manifest and the sizes of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ckpt_inspect.sources.checkpoint import StoredFile, read_manifest_of, stored_files
+from ckpt_inspect.sources.location import step_directories
+from ckptfmt.errors import CheckpointError, IncompleteError
+from ckptfmt.format.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCheckpoint:
+    """One step of a run. Without a manifest, `problem` says why; with one, it says which files are not as declared."""
+
+    step: int
+    path: str
+    manifest: Manifest | None
+    files: Sequence[StoredFile]
+    problem: str | None
+    is_incomplete: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """What its files take together."""
+        return sum(file.size_bytes for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """A run's checkpoints in the order of their steps."""
+
+    path: str
+    checkpoints: Sequence[ListedCheckpoint]
+
+    @property
+    def size_bytes(self) -> int:
+        """What the checkpoints would take without anything shared."""
+        return sum(checkpoint.size_bytes for checkpoint in self.checkpoints)
+
+    @property
+    def disk_bytes(self) -> int:
+        """What they take on the disk: a file that several of them name is counted once."""
+        sizes = {file.identity: file.size_bytes for listed in self.checkpoints for file in listed.files if file.identity}
+        return sum(sizes.values())
+
+
+def read_run(path: str) -> RunDirectory:
+    """List the checkpoints of a run; damaged ones are part of the list."""
+    return RunDirectory(path, [_listed(step, step_path) for step, step_path in step_directories(path)])
+
+
+def _listed(step: int, path: str) -> ListedCheckpoint:
+    try:
+        manifest = read_manifest_of(path)
+        files = stored_files(path, manifest)
+    except IncompleteError:
+        return ListedCheckpoint(step, path, None, (), "no manifest.json; a save is in progress or was interrupted", is_incomplete=True)
+    except (CheckpointError, OSError) as error:
+        return ListedCheckpoint(step, path, None, (), _reason(error, path))
+    bad = [f"{file.name}: {file.problem}" for file in files if file.problem]
+    more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+    return ListedCheckpoint(step, path, manifest, files, bad[0] + more if bad else None)
+
+
+def _reason(error: CheckpointError | OSError, path: str) -> str:
+    """Return an error's first line without the path that the listing shows already."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).partition("\n")[0].removeprefix(f"{path}/")

@@ -1,0 +1,1 @@
+"""Ways to show a source: each as lines for people and as members of a JSON document."""
