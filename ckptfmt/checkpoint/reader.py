@@ -25,7 +25,7 @@ from ckptfmt.format.metadata import Metadata
 from ckptfmt.format.rules import violation
 from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, prune, tensor_ids
 from ckptfmt.state.tensors import TensorMemory
-from ckptfmt.state.tree import decode_leaf, decode_state
+from ckptfmt.state.tree import decode_leaf, decode_state, outline_state
 
 _SHOWN_NAMES = 5
 
@@ -79,8 +79,11 @@ class OpenCheckpoint:
         return TensorSlice(self, name)
 
     def tree(self) -> Any:
-        """Return the state with a `TensorInfo` in the place of each tensor; nothing is read for it."""
-        return decode_state(self.metadata.tree, self._memory, placeholder=self._described)
+        """Return the state with a `TensorInfo` in the place of each tensor; nothing is read for it.
+
+        Other values of libraries and of the application are outlined as their tag and text.
+        """
+        return outline_state(self.metadata.tree, self._described)
 
     def load(self, *, only: str | Sequence[str] | None = None) -> Any:
         """Build the state, or the part of it that `only` selects.

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ckptfmt.disk.aligned import aligned_buffer
-from ckptfmt.state.tree import EncodedState, TensorSource
+from ckptfmt.state.tensors import LiveTensor, TensorSource
+from ckptfmt.state.tree import EncodedState
 
 _ALIGNMENT_BYTES = 64
 _PIECE_BYTES = 8 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedTensor:
-    """A tensor source over bytes that belong to a snapshot."""
+class CopiedTensor(LiveTensor):
+    """A tensor's bytes in a snapshot."""
 
-    keys: tuple[str, ...]
-    aliases: list[tuple[str, ...]]
-    dtype: str
-    shape: tuple[int, ...]
-    size_bytes: int
-    data: memoryview
+    __slots__ = ("_data",)
+
+    def __init__(self, source: TensorSource, data: memoryview) -> None:
+        super().__init__(source.dtype, source.shape, source.size_bytes)
+        self.keys = source.keys
+        self.aliases = source.aliases
+        self._data = data
 
     def memory(self) -> memoryview:
         """Return the bytes."""
-        return self.data
+        return self._data
 
-    def blocks(self, block_bytes: int) -> Iterator[memoryview]:
+    def pieces(self, block_bytes: int) -> Iterator[memoryview]:
         """Yield the bytes in one piece."""
-        yield self.data
+        yield self._data
 
 
 def snapshot(state: EncodedState) -> EncodedState:
@@ -40,11 +40,11 @@ def snapshot(state: EncodedState) -> EncodedState:
         starts.append(total_bytes)
         total_bytes += -(-source.size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
     buffer = aligned_buffer(total_bytes)
-    tensors = []
+    tensors: list[TensorSource] = []
     for source, start in zip(state.tensors, starts, strict=True):
         target = buffer[start : start + source.size_bytes]
         _copy(source, target)
-        tensors.append(CopiedTensor(source.keys, source.aliases, source.dtype, source.shape, source.size_bytes, target))
+        tensors.append(CopiedTensor(source, target))
     return EncodedState(state.tree, tensors)
 
 

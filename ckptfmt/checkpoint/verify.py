@@ -19,6 +19,7 @@ from ckptfmt.format.layout import MANIFEST_NAME, VERSION, is_temporary_name
 from ckptfmt.format.manifest import Manifest, ShardEntry
 from ckptfmt.format.metadata import Metadata, ShardTable
 from ckptfmt.format.rules import TITLES
+from ckptfmt.state.tree import outline_state
 
 LEVELS = ("full", "quick")
 
@@ -135,7 +136,7 @@ class _Verifier:
             self._warn_or_fail("W004", name, "warning", member)
 
     def _check_tree(self, metadata: Metadata) -> None:
-        pass
+        outline_state(metadata.tree, metadata.tensors.__getitem__)
 
     def _check_shard(self, entry: ShardEntry, index: int, metadata: Metadata | None, *, is_full: bool) -> None:
         try:

@@ -27,7 +27,8 @@ from ckptfmt.format.layout import section_stem
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry, decode_manifest, encode_manifest
 from ckptfmt.format.metadata import Chunk, Metadata, ShardTable, TensorRow, encode_metadata
 from ckptfmt.format.zstd_frame import compress
-from ckptfmt.state.tree import EncodedState, TensorSource
+from ckptfmt.state.tensors import TensorSource
+from ckptfmt.state.tree import EncodedState
 
 _SHARD_NUMBER = re.compile(r"-([0-9]{5,})-[0-9a-f]+\.safetensors")
 _COPY_BYTES = 8 * 2**20

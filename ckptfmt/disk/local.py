@@ -126,7 +126,7 @@ class LocalDirectory:
         except BaseException:
             descriptor.close()
             raise
-        return LocalReadableFile(descriptor, status.st_size)
+        return LocalReadableFile(descriptor, status.st_size, status.st_nlink)
 
     def rename(self, source: str, target: str) -> None:
         """Rename within this directory, replacing `target` atomically."""

@@ -87,14 +87,20 @@ class LocalWritableFile:
 class LocalReadableFile:
     """A regular file, open for reading."""
 
-    def __init__(self, descriptor: Descriptor, size_bytes: int) -> None:
+    def __init__(self, descriptor: Descriptor, size_bytes: int, link_count: int) -> None:
         self._descriptor = descriptor
         self._size_bytes = size_bytes
+        self._link_count = link_count
 
     @property
     def size_bytes(self) -> int:
         """Size when it was opened."""
         return self._size_bytes
+
+    @property
+    def link_count(self) -> int:
+        """How many names shared it when it was opened."""
+        return self._link_count
 
     def read(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Read a range; never allocates more than the file holds."""

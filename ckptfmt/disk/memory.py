@@ -109,7 +109,7 @@ class MemoryDirectory:
             inode = self._find(name, path)
             if inode in self._store.directories:
                 raise NotARegularFileError(errno.EISDIR, "not a regular file", path)
-            return MemoryReadableFile(self._store, self._store.content(inode), path)
+            return MemoryReadableFile(self._store, self._store.content(inode), path, self._store.link_count(inode))
 
     def rename(self, source: str, target: str) -> None:
         """Rename within this directory, replacing `target` atomically."""

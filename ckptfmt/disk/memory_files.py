@@ -55,16 +55,22 @@ class MemoryWritableFile:
 class MemoryReadableFile:
     """A regular file, open for reading: its content as it was when it was opened."""
 
-    def __init__(self, store: MemoryStore, content: bytes, path: str) -> None:
+    def __init__(self, store: MemoryStore, content: bytes, path: str, link_count: int) -> None:
         self._store = store
         self._content = content
         self._path = path
+        self._link_count = link_count
         self._is_closed = False
 
     @property
     def size_bytes(self) -> int:
         """Size when it was opened."""
         return len(self._content)
+
+    @property
+    def link_count(self) -> int:
+        """How many names shared it when it was opened."""
+        return self._link_count
 
     def read(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Read a range."""

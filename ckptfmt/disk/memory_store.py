@@ -63,6 +63,10 @@ class MemoryStore:
         """Return what a file holds now."""
         return bytes(self.growing[inode]) if inode in self.growing else self.files[inode]
 
+    def link_count(self, inode: int) -> int:
+        """Return how many names a file has."""
+        return sum(list(entries.values()).count(inode) for entries in self.directories.values())
+
     def add_directory(self) -> int:
         """Return the inode of a new, empty directory without a name."""
         self._next_inode += 1

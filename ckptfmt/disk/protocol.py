@@ -50,6 +50,10 @@ class ReadableFile(Protocol):
     def size_bytes(self) -> int:
         """Size when it was opened."""
 
+    @property
+    def link_count(self) -> int:
+        """How many names shared the file when it was opened."""
+
     def read(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Read a range; shorter than asked only at the end of the file."""
 

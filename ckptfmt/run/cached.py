@@ -21,9 +21,9 @@ from ckptfmt.disk.paths import join, make_directories
 from ckptfmt.disk.protocol import Disk, LockState
 from ckptfmt.errors import CheckpointNotFoundError, FormatError, IncompleteError
 from ckptfmt.run.fingerprint import Fingerprint
+from ckptfmt.run.steps import CACHE_NAME
 from ckptfmt.state.tree import encode_state
 
-CACHE_NAME = "cache"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _KEY_DIGITS = 16
 _POLL_SECONDS = 0.05

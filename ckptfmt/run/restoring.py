@@ -73,7 +73,8 @@ def restore_first_sound(
                 first_error = first_error or error
             continue
         for step, message in damaged.items():
-            warnings.warn(f"step {step} is damaged and was passed over; restored step {entry.step}: {message}", RuntimeWarning, stacklevel=4)
+            text = f"step {step} is damaged and was passed over; restored step {entry.step}: {message}"
+            warnings.warn(text, RuntimeWarning, stacklevel=4)
         return restored
     if first_error is None:
         raise CheckpointNotFoundError("no checkpoint to restore\n" + "; ".join(damaged.values()))

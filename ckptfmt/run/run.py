@@ -94,7 +94,7 @@ class Run:
 
     def _open(self, resume: str) -> None:
         if resume == "must" and not self.can_resume():
-            raise CheckpointNotFoundError(f"{self.path}: nothing to resume\nUse resume='auto' to start where there is nothing.", path=self.path)
+            raise CheckpointNotFoundError(f"{self.path}: nothing to resume\nresume='auto' starts where there is nothing.", path=self.path)
         verdict = "ignored" if resume == "never" else self._identity.check()
         if verdict is not None:
             self._begin_anew(verdict)
@@ -105,8 +105,9 @@ class Run:
             self._begin_writing()
             aside = self._steps.set_everything_aside(reason=reason, now=datetime.now(UTC))
             self._identity.forget()
-            if aside is not None:
-                warnings.warn(f"{self.path}: starting anew; what was there is kept in {aside}", RuntimeWarning, stacklevel=4)
+            if aside:
+                message = f"{self.path}: starting anew; what was there is kept: {', '.join(aside[:3])}{', ...' if len(aside) > 3 else ''}"
+                warnings.warn(message, RuntimeWarning, stacklevel=4)
 
     def __enter__(self) -> Run:
         return self
@@ -282,8 +283,9 @@ class Run:
         later = [step_name(step) for step in self._steps.numbers() if step > line_end]
         aside = self._steps.set_aside(later, reason=f"after-{step_name(line_end)}", now=datetime.now(UTC))
         self._history.branch(line_end)
-        if aside is not None:
-            warnings.warn(f"{self.path}: going on from step {line_end}; later checkpoints are kept in {aside}", RuntimeWarning, stacklevel=5)
+        if aside:
+            message = f"{self.path}: going on from step {line_end}; {len(aside)} later checkpoints are kept as {aside[0]}, ..."
+            warnings.warn(message, RuntimeWarning, stacklevel=5)
 
     def _commit(self, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
         with self._mutex:

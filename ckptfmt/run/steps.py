@@ -12,15 +12,15 @@ from datetime import UTC, datetime
 
 from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.info import CheckpointInfo
-from ckptfmt.disk.paths import join, make_directories
+from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointError, IncompleteError
 from ckptfmt.format.layout import MAX_INTEGER
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.run.retention import StoredStep
 
-SET_ASIDE = "set-aside"
-_SHARED_NAMES = {SET_ASIDE, "cache"}
+ASIDE_PREFIX = "aside-"
+CACHE_NAME = "cache"
 _STEP_NAME = re.compile(r"step-([0-9]{8,19})")
 
 
@@ -148,24 +148,25 @@ class StepDirectory:
         except CheckpointError:
             return 0
 
-    def set_aside(self, names: Iterable[str], *, reason: str, now: datetime) -> str | None:
-        """Move entries of the run into a dated directory in it; return its path, None where there was nothing to move."""
-        moved = list(names)
-        if not moved:
-            return None
-        target = join(join(self.path, SET_ASIDE), f"{now:%Y%m%dT%H%M%S.%fZ}-{reason}")
-        make_directories(self.disk, target)
-        for name in moved:
-            self.disk.move(join(self.path, name), join(target, name))
-        for path in (target, self.path):
-            directory = self.disk.open_directory(path)
-            try:
-                directory.sync()
-            finally:
-                directory.close()
-        return target
+    def set_aside(self, names: Iterable[str], *, reason: str, now: datetime) -> list[str]:
+        """Give entries of the run a dated name under which nothing looks for them; return the new names.
 
-    def set_everything_aside(self, *, reason: str, now: datetime) -> str | None:
-        """Set aside whatever belongs to the experiment so far: all but caches and what was set aside before."""
-        names = [name for name in self._names() if name not in _SHARED_NAMES and not name.startswith(".")]
+        `aside-20261121T030900Z-<reason>-<old name>`: renaming one back brings it back.
+        """
+        directory = self.disk.open_directory(self.path)
+        try:
+            renamed = []
+            for name in names:
+                target = f"{ASIDE_PREFIX}{now:%Y%m%dT%H%M%S.%fZ}-{reason}-{name}"
+                directory.rename(name, target)
+                renamed.append(target)
+            if renamed:
+                directory.sync()
+            return renamed
+        finally:
+            directory.close()
+
+    def set_everything_aside(self, *, reason: str, now: datetime) -> list[str]:
+        """Set aside whatever belongs to the experiment so far: all but caches, and what was set aside before."""
+        names = [name for name in self._names() if not name.startswith((".", ASIDE_PREFIX)) and name != CACHE_NAME]
         return self.set_aside(names, reason=reason, now=now)

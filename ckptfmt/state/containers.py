@@ -92,7 +92,8 @@ def encode_defaultdict(walk: EncodeWalk, value: defaultdict[Any, Any], place: Pl
     factory = value.default_factory
     name = getattr(factory, "__name__", None)
     if factory is not None and FACTORIES.get(str(name)) is not factory:
-        raise refuse(place, f"the factory of this defaultdict is code: {str(name)[:60]}", "Convert it with dict(...), or use a factory of " + ", ".join(FACTORIES) + ".")
+        advice = "Convert it with dict(...), or use a factory of " + ", ".join(FACTORIES) + "."
+        raise refuse(place, f"the factory of this defaultdict is code: {str(name)[:60]}", advice)
     return {"$defaultdict": [name, walk.pairs(value.items(), place)]}
 
 
@@ -132,7 +133,8 @@ def _decode_set(kind: type[set[Any]] | type[frozenset[Any]]) -> Any:
     def decode(walk: DecodeWalk, payload: Any, place: Place) -> Later:
         members = walk.array(payload, Place(place, SAME, place.level, True), step=SAME)
         previous = b""
-        for packed in map(_packed, payload):
+        for node in payload:
+            packed = _packed(node, place)
             if packed < previous:
                 raise wrong(place, "elements of a set are not in order")
             previous = packed
@@ -141,8 +143,11 @@ def _decode_set(kind: type[set[Any]] | type[frozenset[Any]]) -> Any:
     return decode
 
 
-def _packed(node: Any) -> bytes:
-    return pack(node)
+def _packed(node: Any, place: Place) -> bytes:
+    try:
+        return pack(node)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise wrong(place, f"not a packed value: {error}") from None
 
 
 def _set_of(kind: Any, members: list[Any], place: Place) -> Any:
@@ -201,7 +206,8 @@ def encode_namespace(walk: EncodeWalk, value: argparse.Namespace | SimpleNamespa
     attributes: Mapping[Any, Any] = vars(value)
     for name in attributes:
         if type(name) is not str or name.startswith("$"):
-            raise refuse(place, f"the attribute {str(name)[:60]!r} of this namespace cannot be stored", "Convert it with vars(...) to a dict.")
+            what = f"the attribute {str(name)[:60]!r} of this namespace cannot be stored"
+            raise refuse(place, what, "Convert it with vars(...) to a dict.")
     return {"$namespace": [_NAMESPACES[type(value)], walk.members(attributes.items(), place)]}
 
 

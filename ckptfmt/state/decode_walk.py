@@ -35,7 +35,7 @@ class DecodeWalk:
 
     __slots__ = ("_decoders", "_waiting", "device", "rows")
 
-    def __init__(self, decoders: Mapping[str, Decoder], rows: RowTable, device: Any) -> None:
+    def __init__(self, decoders: Mapping[str, Decoder], rows: RowTable, device: Any = "cpu") -> None:
         self._decoders = decoders
         self._waiting: list[tuple[Any, Any, Any, Place | None, Any]] = []
         self.rows = rows

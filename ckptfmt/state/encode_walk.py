@@ -15,7 +15,7 @@ from typing import Any
 from ckptfmt.errors import LimitError
 from ckptfmt.format.layout import MAX_CONTAINER_ITEMS, MAX_STATE_DEPTH
 from ckptfmt.state.places import SAME, PackedKey, Place, cut_path, refuse, root_place, too_deep
-from ckptfmt.state.tensor_source import TensorSource
+from ckptfmt.state.tensors import LiveTensor
 from ckptfmt.state.ties import Extent
 
 MIN_INTEGER = -(2**63)
@@ -33,10 +33,19 @@ class TensorLeaf:
     kind: str
     attributes: dict[str, Any]
     strides: tuple[int, ...]
-    source: TensorSource
+    source: LiveTensor
     extent: Extent
     place: Place
     owner: Any
+
+
+class Instead:
+    """What an encoder returns to have another value encoded in the place of its own, one level deeper."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class EncodeWalk:
@@ -65,7 +74,12 @@ class EncodeWalk:
             if encoder is None:
                 encoder = encoders[kind] = encoder_for(value, place)
             mark = len(waiting)
-            target[slot] = encoder(self, value, place)
+            node = encoder(self, value, place)
+            if type(node) is Instead:
+                check_room(1, place)
+                waiting.append((node.value, target, slot, place, SAME))
+            else:
+                target[slot] = node
             if len(waiting) > mark + 1:
                 waiting[mark:] = waiting[mark:][::-1]
         for ending in reversed(self._endings):
@@ -146,5 +160,5 @@ def check_room(count: int, place: Place) -> None:
         raise too_deep(place)
     if count > MAX_CONTAINER_ITEMS:
         text = place.text()
-        message = f"{cut_path(text)}: container is too long: expected at most {MAX_CONTAINER_ITEMS}, found {count} [E024]\nStore numbers as an array."
-        raise LimitError(message, rule="E024", path=text, expected=MAX_CONTAINER_ITEMS, found=count)
+        message = f"{cut_path(text)}: container is too long: expected at most {MAX_CONTAINER_ITEMS}, found {count} [E024]"
+        raise LimitError(message + "\nStore numbers as an array.", rule="E024", path=text, expected=MAX_CONTAINER_ITEMS, found=count)

@@ -15,14 +15,14 @@ from ckptfmt.state.encode_walk import EncodeWalk, TensorLeaf
 from ckptfmt.state.numpy_dtypes import dtype_of, element_type, require_numpy
 from ckptfmt.state.places import Place, refuse, too_large, wrong
 from ckptfmt.state.row_memory import Row, Strides, checked_view
-from ckptfmt.state.tensor_source import RangeSource, TensorSource, dense_strides, plan_pieces, row_major_strides
+from ckptfmt.state.tensors import LiveTensor, RangeSource, dense_strides, plan_pieces, row_major_strides
 from ckptfmt.state.ties import Extent
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-class ArraySource(TensorSource):
+class ArraySource(LiveTensor):
     """An array of numpy."""
 
     __slots__ = ("_array",)
@@ -77,7 +77,7 @@ def encode_array(walk: EncodeWalk, array: np.ndarray[Any, Any], place: Place) ->
     return {"$tensor": reference}
 
 
-def range_source(extents: list[Extent], owners: list[Any], start: int, stop: int) -> TensorSource:
+def range_source(extents: list[Extent], owners: list[Any], start: int, stop: int) -> LiveTensor:
     """Return the source for bytes that several arrays view."""
     return RangeSource(start, stop - start, list(owners))
 

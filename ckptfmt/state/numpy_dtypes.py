@@ -18,13 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 BUILTIN_NAMES = frozenset(
-    ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
-    + ("float16", "float32", "float64", "complex64", "complex128")
+    "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64 complex64 complex128".split(),
 )
 ML_NAMES = frozenset(
-    ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu", "float8_e3m4", "float8_e4m3")
-    + ("float8_e4m3b11fnuz", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "complex32", "bcomplex32")
-    + ("int1", "int2", "int4", "uint1", "uint2", "uint4")
+    """bfloat16 complex32 bcomplex32 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float8_e3m4
+    float8_e4m3 float8_e4m3b11fnuz float4_e2m1fn float6_e2m3fn float6_e3m2fn int1 int2 int4 uint1 uint2 uint4""".split(),
 )
 MAX_NESTING = 32
 MAX_ITEM_BYTES = 2**31 - 1
@@ -65,8 +63,9 @@ def element_type(dtype: np.dtype[Any], place: Place) -> str:
     except (_NotAType, RecursionError):
         text, rebuilt = "", None
     if rebuilt is None or rebuilt != dtype or rebuilt.isalignedstruct != dtype.isalignedstruct or rebuilt.type is not dtype.type:
-        has_object = "objects inside" if dtype.hasobject else "no portable form"
-        raise refuse(place, f"numpy element type {str(dtype)[:60]} has {has_object}", "Convert the array to numbers, text or bytes of fixed size.")
+        reason = "objects inside" if dtype.hasobject else "no portable form"
+        advice = "Convert the array to numbers, text or bytes of fixed size."
+        raise refuse(place, f"numpy element type {str(dtype)[:60]} has {reason}", advice)
     return text
 
 

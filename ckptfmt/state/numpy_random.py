@@ -135,7 +135,7 @@ def _check_members(state: Any, schema: dict[str, Any], place: Place) -> None:
             if not is_right:
                 raise wrong(place, f"{member} of a generator is wrong", expected=expected.__name__, found=value)
         elif type(expected[0]) is int:
-            check_integer(value, *expected, place)
+            check_integer(value, expected[0], expected[1], place)
         elif type(value) is not numpy.ndarray or value.dtype != expected[0] or value.shape != (expected[1],):
             raise wrong(place, f"{member} of a generator is wrong", expected=f"{expected[1]} words of {expected[0]}")
 

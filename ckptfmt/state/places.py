@@ -86,7 +86,8 @@ def root_place() -> Place:
 def too_deep(place: Place) -> FormatError:
     """Return the error for a value that is nested too deeply."""
     text = place.text()
-    error = violation("E026", cut_path(text), expected=f"at most {MAX_STATE_DEPTH} levels", advice="A structure that contains itself has no end.")
+    advice = "A structure that contains itself has no end."
+    error = violation("E026", cut_path(text), expected=f"at most {MAX_STATE_DEPTH} levels", advice=advice)
     error.path = text
     return error
 

@@ -184,7 +184,8 @@ def _encode_zone(zone: Any, place: Place) -> Any:
         return {"$timezone": _timezone_payload(zone, place)}
     if type(zone) is zoneinfo.ZoneInfo and zone.key in _zone_names():
         return {"zone": zone.key}
-    raise refuse(place, f"the time zone {type(zone).__name__} cannot be stored", "Use datetime.timezone or a zoneinfo.ZoneInfo of an IANA zone.")
+    advice = "Use datetime.timezone or a zoneinfo.ZoneInfo of an IANA zone."
+    raise refuse(place, f"the time zone {type(zone).__name__} cannot be stored", advice)
 
 
 def _decode_zone(packed: Any, place: Place) -> Any:

@@ -15,7 +15,7 @@ from ckptfmt.errors import CheckpointError
 from ckptfmt.format.dtypes import itemsize_bytes
 from ckptfmt.format.layout import MAX_DIMENSION, is_shape
 from ckptfmt.state.places import Place, wrong
-from ckptfmt.state.tensor_source import TensorMemory, is_dense_order
+from ckptfmt.state.tensors import TensorMemory, is_dense_order
 
 Strides = tuple[int, ...]
 
@@ -71,14 +71,12 @@ class RowTable:
         self._tensor_of = tensor_of
         self._rows: dict[int, Row] = {}
 
-    def row(self, number: Any, place: Place) -> Row:
+    def row(self, number: int, place: Place) -> Row:
         """Return the row of this number.
 
         Raises:
             CorruptError: there is no such row, or its memory is not of its size.
         """
-        if type(number) is not int or number < 0:
-            raise wrong(place, "reference to a tensor is wrong", expected="a row of the tensor index", found=number, rule="E028")
         row = self._rows.get(number)
         if row is None:
             try:
@@ -86,7 +84,7 @@ class RowTable:
             except LookupError as error:
                 if isinstance(error, CheckpointError):
                     raise
-                raise wrong(place, "reference to a tensor is wrong", expected="a row of the tensor index", found=number, rule="E028") from None
+                raise wrong(place, "no such row in the tensor index", found=number, rule="E028") from None
             itemsize = checked_itemsize(memory.dtype, place)
             if memory.data.nbytes != prod(memory.shape) * itemsize:
                 raise wrong(place, "size differs from shape and element type", found=memory.data.nbytes, rule="E043")
@@ -118,7 +116,8 @@ def checked_view(payload: Any, row: Row, place: Place) -> View:
         first, last = offset, offset - itemsize
     size_bytes = row.data.nbytes
     if first < 0 or last + itemsize > size_bytes:
-        raise wrong(place, "view is out of range", expected=f"within {size_bytes} bytes", found=f"{first} to {last + itemsize}", rule="E028")
+        found = f"{first} to {last + itemsize}"
+        raise wrong(place, "view is out of range", expected=f"within {size_bytes} bytes", found=found, rule="E028")
     return View(offset, dtype, itemsize, tuple(shape), tuple(strides))
 
 

@@ -21,9 +21,9 @@ from ckptfmt.state.decode_walk import DecodeWalk
 from ckptfmt.state.encode_walk import EncodeWalk, TensorLeaf
 from ckptfmt.state.places import Place, refuse, too_large, wrong
 from ckptfmt.state.row_memory import Row, Strides, checked_view
-from ckptfmt.state.tensor_source import (
+from ckptfmt.state.tensors import (
+    LiveTensor,
     RangeSource,
-    TensorSource,
     dense_strides,
     is_dense_order,
     memory_at,
@@ -66,7 +66,7 @@ def _dtypes() -> dict[str, Any]:
     return {name: dtype for dtype, (name, _) in _names().items()}
 
 
-class TorchSource(TensorSource):
+class TorchSource(LiveTensor):
     """A dense tensor; `is_direct` says that its bytes lie in C order in the memory of this process."""
 
     __slots__ = ("_is_direct", "_tensor")
@@ -115,7 +115,7 @@ def encode_tensor(walk: EncodeWalk, tensor: torch.Tensor, place: Place) -> dict[
     if not (address and is_contiguous and count) or has_bits:
         extent = _unusual_extent(tensor, name, itemsize, address, has_bits, place)
     else:
-        origin = address - tensor.storage_offset() * itemsize
+        origin = address - int(tensor.storage_offset()) * itemsize
         extent = Extent("torch", address, address, address + size_bytes, (name, shape, strides), True, True, origin, itemsize)
 
     kind = "torch"
@@ -141,7 +141,7 @@ def encode_tensor(walk: EncodeWalk, tensor: torch.Tensor, place: Place) -> dict[
     return {"$tensor": reference}
 
 
-def range_source(extents: list[Extent], owners: list[torch.Tensor], start: int, stop: int) -> TensorSource:
+def range_source(extents: list[Extent], owners: list[torch.Tensor], start: int, stop: int) -> LiveTensor:
     """Return the source for bytes that several tensors view: on the processor by address, elsewhere by their storage."""
     if extents[0].space == "torch":
         return RangeSource(start, stop - start, list(owners))
@@ -158,14 +158,15 @@ def _unusual_extent(tensor: torch.Tensor, name: str, itemsize: int, address: int
     if 0 in shape:
         return Extent(("torch", id(tensor)), 0, 0, 0, (), tensor.is_cpu and not has_bits, False, 0, 1)
     if tensor.is_cpu and not address and not tensor._is_zerotensor():
-        raise refuse(place, "a tensor without memory: its storage was freed, or it wraps another tensor", "Save the tensor that holds the data.")
+        what = "a tensor without memory: its storage was freed, or it wraps another tensor"
+        raise refuse(place, what, "Save the tensor that holds the data.")
     identity = (name, shape, strides)
     if has_bits:
         kept = address or id(tensor)
         return Extent(("torch", str(tensor.device), tensor.is_conj(), tensor.is_neg()), kept, 0, 0, identity, False, False, 0, 1)
     span = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) * itemsize + itemsize
     is_row_major = tensor.is_contiguous()
-    offset = tensor.storage_offset() * itemsize
+    offset = int(tensor.storage_offset()) * itemsize
     if tensor.is_cpu:
         return Extent("torch", address, address, address + span, identity, is_row_major, True, address - offset, itemsize)
     space = ("torch", str(tensor.device), tensor.untyped_storage()._cdata)

@@ -140,4 +140,5 @@ def check_cpu_state(state: torch.Tensor, place: Place) -> None:
     left = int.from_bytes(data[8:12], sys.byteorder, signed=True)
     position = int.from_bytes(data[16:24], sys.byteorder)
     if len(data) != _LEGACY_STATE_BYTES or not 0 < left <= _MERSENNE_WORDS or left + position > _MERSENNE_WORDS + 1:
-        raise wrong(place, "state of a generator is wrong", expected=f"{_LEGACY_STATE_BYTES} bytes and a position within {_MERSENNE_WORDS} words")
+        expected = f"{_LEGACY_STATE_BYTES} bytes and a position within {_MERSENNE_WORDS} words"
+        raise wrong(place, "state of a generator is wrong", expected=expected)

@@ -135,11 +135,11 @@ def resolve(node, tensors):  # 8, 9.1
     dtype, shape, data = tensors[row]
     if "view" in attributes:
         offset, dtype, shape, strides = attributes["view"]
-        size = itemsize_bytes(dtype)
-        places = offset + np.tensordot(np.array(strides, int) * size, np.indices(shape), 1)
+        places = offset + np.tensordot(np.array(strides, int) * (size := itemsize_bytes(dtype)), np.indices(shape), 1)
         demand(not places.size or (places.min() >= 0 and places.max() + size <= len(data)), "E028")
         data = np.frombuffer(data, np.uint8)[places[..., None] + np.arange(size)].tobytes()
-    return {"$tensor": {"row": row, "kind": kind, "dtype": dtype, "shape": shape, "bytes": data, "grad": attributes.get("grad")}}
+    grad = attributes.get("grad", kind == "parameter")
+    return {"$tensor": {"row": row, "kind": kind, "dtype": dtype, "shape": shape, "bytes": data, "grad": grad}}
 
 
 def read(path):  # 12

@@ -83,7 +83,8 @@ class Ref:
     def expected(self, tensors):
         tensor = tensors[self.row]
         dtype, shape, data = (self.view[1], self.view[2], self.view_data) if self.view else (tensor.dtype, tensor.shape, tensor.data)
-        return {"row": self.row, "kind": self.kind, "dtype": dtype, "shape": list(shape), "bytes": data, "grad": self.grad}
+        grad = self.kind == "parameter" if self.grad is None else self.grad
+        return {"row": self.row, "kind": self.kind, "dtype": dtype, "shape": list(shape), "bytes": data, "grad": grad}
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,12 @@ def build(tree, tensors=(), shards=(), *, requires=(), step=7, edits=None, **mem
             table["encodings"] = [[slot, [["zstd", {}]], len(raw), digest_of(raw)] for slot, raw in encoded.items()]
         header = edits.header(index, header)
         data = edits.data(index, b"".join(slot.data for slot in shard.slots))
-        digest = shard_digest(header, table["digests"])
+        content = header + data
+        digest = shard_digest(content[: 8 + int.from_bytes(header[:8], "little")], table["digests"])
         name = f"{section_stem(shard.section)}-{shard.number:05d}-{digest.hex()[:8]}.safetensors"
-        files[name] = header + data
+        files[name] = content
         tables.append(table)
-        entries.append(ShardEntry(name, len(header + data), format_digest(digest), shard.section, len(shard.slots)))
+        entries.append(ShardEntry(name, len(content), format_digest(digest), shard.section, len(shard.slots)))
     packed = map_tree(tree, Ref.packed)
     raw = edits.raw(pack(edits.content({"tree": packed, "tensors": [tensor.row() for tensor in tensors], "shards": tables})))
     frame = edits.frame(raw)

@@ -35,9 +35,9 @@ class Screen:
         return self.width or DEFAULT_WIDTH
 
     def write_lines(self, lines: Iterable[str]) -> None:
-        """Write lines for people, unless -q asks for silence."""
-        if not self.is_quiet:
-            for line in lines:
+        """Write lines for people. With -q they are made, because that may check something, and not written."""
+        for line in lines:
+            if not self.is_quiet:
                 self.stream.write(line.rstrip() + "\n")
 
     def write_document(self, document: Mapping[str, Any]) -> None:

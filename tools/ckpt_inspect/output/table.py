@@ -1,10 +1,11 @@
-"""Columns of text. One column may shrink when the rows are wider than the screen."""
+"""Columns of text. Where rows are wider than the screen, columns that may shrink do, the last one first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.output.visible import columns, cut_end, cut_middle, padded
 
 GAP = "  "
@@ -20,7 +21,9 @@ class Column:
     cut: Callable[[str, int], str] | None = None
 
 
-NAME = Column("name", cut=cut_middle)
+def name_column(title: str) -> Column:
+    """Return a column whose cells may lose their middles."""
+    return Column(title, cut=cut_middle)
 
 
 def text_column(title: str) -> Column:
@@ -36,9 +39,8 @@ def number_column(title: str) -> Column:
 class Table:
     """The widths that rows need, so that they can be written one after the other."""
 
-    def __init__(self, heads: Sequence[Column], rows: Iterable[Sequence[str]], *, width: int | None, indent: int = 0) -> None:
+    def __init__(self, heads: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> None:
         self.heads = heads
-        self.indent = " " * indent
         widest = [columns(head.title) for head in heads]
         for row in rows:
             for index, cell in enumerate(row):
@@ -47,11 +49,11 @@ class Table:
                     widest[index] = size
         self.widths = widest
         if width is not None:
-            self._shrink(width - indent)
+            self._shrink(width)
 
     def _shrink(self, width: int) -> None:
         excess = sum(self.widths) + len(GAP) * (len(self.heads) - 1) - width
-        for index, head in enumerate(self.heads):
+        for index, head in reversed(list(enumerate(self.heads))):
             if head.cut is not None and excess > 0:
                 least = min(self.widths[index], max(_MIN_SHRUNK, len(head.title)))
                 taken = min(excess, self.widths[index] - least)
@@ -67,10 +69,11 @@ class Table:
         cells = []
         for head, cell, width in zip(self.heads, row, self.widths, strict=True):
             cells.append(padded(head.cut(cell, width) if head.cut else cell, width, align=head.align))
-        return (self.indent + GAP.join(cells)).rstrip()
+        return GAP.join(cells).rstrip()
 
 
-def labelled(pairs: Sequence[tuple[str, str]], *, width: int | None, indent: int = 2) -> list[str]:
-    """Return lines of a label and a text, the texts below each other."""
-    table = Table([Column(""), text_column("")], pairs, width=width, indent=indent)
-    return [table.line(pair) for pair in pairs]
+def labelled(pairs: Sequence[tuple[str, str]], screen: Screen) -> list[str]:
+    """Return indented lines of a label and a text, the texts below each other."""
+    width = min(max((columns(label) for label, _ in pairs), default=0), screen.layout_width // 2)
+    room = screen.layout_width - width - 2 * len(GAP)
+    return [GAP + screen.style.dim(padded(cut_middle(label, width), width)) + GAP + cut_end(text, room) for label, text in pairs]

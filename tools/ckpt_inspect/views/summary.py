@@ -1,111 +1,155 @@
-"""The first look at a checkpoint: what it is, what its state holds, its metrics and its files, on one screen."""
+"""The first look at a checkpoint: what it is, its metrics, what its state holds, and its files, on one screen."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
-from ckpt_inspect.output.table import GAP, NAME, Table, labelled, number_column, text_column
+from ckpt_inspect.output.table import GAP, Table, labelled, name_column, number_column, text_column
 from ckpt_inspect.output.units import age_text, count_text, exact_size_text, number_text, parse_utc, size_text, utc_text
-from ckpt_inspect.output.visible import cut_end, visible
+from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.checkpoint import Checkpoint, StoredFile
+from ckpt_inspect.views.totals import SectionTotal, totals_by_section
+from ckpt_inspect.views.tensor_nodes import find_row
 from ckpt_inspect.views.values import dtype_text, fitted, is_inline, type_of
-from ckptfmt.format.dtypes import itemsize_bytes
+from ckptfmt.format.digest import PREFIX
 from ckptfmt.format.metadata import TensorRow
-from ckptfmt.format.tree_walk import children_of, iter_leaves, tag_of
+from ckptfmt.format.tree_walk import children_of, iter_leaves
 
-_MANY_ROWS = 20
-_SHOWN_ROWS = 12
-_SHORT_DIGEST = 12
-
-
-@dataclass(slots=True)
-class TypeTotal:
-    """The tensors of one element type in one section."""
-
-    dtype: str
-    tensor_count: int = 0
-    element_count: int = 0
-    size_bytes: int = 0
-
-
-def totals_by_section(rows: Iterable[TensorRow], section_of_shard: Sequence[str]) -> dict[str, list[TypeTotal]]:
-    """Return for each section its element types, the largest first. Tensors at the top of the state are in section ""."""
-    counts: dict[tuple[str, str], TypeTotal] = {}
-    for row in rows:
-        section = section_of_shard[row.chunks[0].shard] if row.chunks else row.name.partition(".")[0]
-        total = counts.get((section, row.dtype))
-        if total is None:
-            total = counts[section, row.dtype] = TypeTotal(row.dtype)
-        total.tensor_count += 1
-        total.element_count += math.prod(row.shape)
-        total.size_bytes += row.size_bytes
-    sections: dict[str, list[TypeTotal]] = {}
-    for (section, _), total in sorted(counts.items(), key=lambda item: -item[1].size_bytes):
-        sections.setdefault(section, []).append(total)
-    return sections
+_MANY_LINES = 24
+_SHOWN_LINES = 12
+_DIGEST_LENGTH = 12
+_MAX_VALUE = 40
 
 
 def summary_lines(checkpoint: Checkpoint, screen: Screen) -> Iterator[str]:
     """Yield the summary of a checkpoint."""
+    manifest = checkpoint.manifest
+    totals = totals_by_section(checkpoint.metadata.tensors, [shard.section for shard in manifest.shards])
     yield screen.style.bold(visible(checkpoint.path))
-    yield from _facts(checkpoint, screen)
-    if checkpoint.manifest.metrics:
-        yield from titled("metrics", _metric_lines(checkpoint, screen), screen)
-    yield from titled("", state_lines(checkpoint, screen), screen)
-    yield from titled("", _file_lines(checkpoint.files, screen), screen)
-    if checkpoint.manifest.fingerprint:
-        yield from titled("fingerprint", _fingerprint_lines(checkpoint.manifest.fingerprint, screen), screen)
-
-
-def titled(title: str, lines: Iterable[str], screen: Screen) -> Iterator[str]:
-    """Yield a part of a summary: an empty line, its title, its lines."""
     yield ""
-    if title:
-        yield screen.style.bold(title)
-    yield from lines
+    yield from _facts(checkpoint, totals, screen)
+    if manifest.metrics:
+        yield from titled("metrics", screen)
+        yield from labelled([(visible(name), number_text(value)) for name, value in manifest.metrics.items()], screen)
+    yield ""
+    yield from _state_lines(checkpoint, totals, screen)
+    yield ""
+    yield from _file_lines(checkpoint.files, screen)
+    if manifest.fingerprint:
+        yield from titled("fingerprint", screen)
+        yield from _fingerprint_lines(manifest.fingerprint, screen)
 
 
-def _facts(checkpoint: Checkpoint, screen: Screen) -> list[str]:
+def titled(title: str, screen: Screen) -> Iterator[str]:
+    """Yield what stands above a part of a summary."""
+    yield ""
+    yield screen.style.bold(title)
+
+
+def shortened(lines: Sequence[str], screen: Screen) -> Iterator[str]:
+    """Yield lines; of very many only the first ones and a count, unless -v asks for all."""
+    if len(lines) <= _MANY_LINES or screen.verbosity:
+        yield from lines
+        return
+    yield from lines[:_SHOWN_LINES]
+    yield screen.style.dim(f"  ... and {len(lines) - _SHOWN_LINES:,} more (-v shows all)")
+
+
+def _facts(checkpoint: Checkpoint, totals: Mapping[str, SectionTotal], screen: Screen) -> list[str]:
     manifest = checkpoint.manifest
     created = parse_utc(manifest.created_at_utc)
-    size = size_text if not screen.verbosity else exact_size_text
-    tensors = count_text(manifest.tensor_count, "tensor")
-    elements = sum(math.prod(row.shape) for row in checkpoint.metadata.tensors)
-    if manifest.tensor_count:
-        tensors = f"{manifest.tensor_count:,} with {count_text(elements, 'element')}, {size(manifest.tensor_bytes)}"
-    stored = size(checkpoint.size_bytes)
-    if checkpoint.shared_bytes:
-        stored += f", of which {size(checkpoint.shared_bytes)} shared with other checkpoints"
+    size = exact_size_text if screen.verbosity else size_text
     age = f" ({age_text(created, screen.now)})" if created else ""
-    features = f", needs {', '.join(manifest.requires)}" if manifest.requires else ""
+    on_disk = size(checkpoint.size_bytes)
+    if checkpoint.shared_bytes:
+        on_disk += f", {size(checkpoint.shared_bytes)} of it shared with other checkpoints"
+    elements = sum(total.element_count for total in totals.values())
+    tensors = f"{manifest.tensor_count:,} with {count_text(elements, 'element')}, {size(manifest.tensor_bytes)}"
+    features = f", requires {', '.join(manifest.requires)}" if manifest.requires else ""
     facts = [
         ("step", "none" if manifest.step is None else f"{manifest.step:,}"),
         ("created", f"{utc_text(created, visible(manifest.created_at_utc))} UTC{age}"),
-        ("on disk", stored),
-        ("tensors", tensors),
-        ("format", f"ckptfmt {manifest.version[0]}.{manifest.version[1]}{features}, written by {visible(manifest.writer)[:60]}"),
-        ("digest", manifest.digest if screen.verbosity else manifest.digest[: len("blake3:") + _SHORT_DIGEST]),
+        ("on disk", on_disk),
+        ("tensors", tensors if manifest.tensor_count else "none"),
+        ("format", f"ckptfmt {manifest.version[0]}.{manifest.version[1]}{features}, written by {visible(manifest.writer)}"),
+        ("digest", manifest.digest if screen.verbosity else manifest.digest[: len(PREFIX) + _DIGEST_LENGTH]),
     ]
     return labelled(facts, screen)
 
 
-def _metric_lines(checkpoint: Checkpoint, screen: Screen) -> list[str]:
-    return labelled([(visible(name), number_text(value)) for name, value in checkpoint.manifest.metrics.items()], screen)
-
-
-def state_lines(checkpoint: Checkpoint, screen: Screen) -> Iterator[str]:
-    """Yield one line for each top-level key of the state: its tensors, or its value."""
-    totals = totals_by_section(checkpoint.metadata.tensors, [shard.section for shard in checkpoint.manifest.shards])
+def _state_lines(checkpoint: Checkpoint, totals: Mapping[str, SectionTotal], screen: Screen) -> Iterator[str]:
+    """Yield one line for each top-level key of the state: what tensors it holds, or its value."""
     tree = checkpoint.metadata.tree
-    rows = [_state_row(key, child, totals, checkpoint.metadata.tensors) for key, child in children_of(tree) or [("", tree)]]
-    if "" in totals and not any(row[1] for row in rows):
-        rows.append(_section_row("(all)", totals[""]))
-    heads = [NAME._replaced("state"), *map(number_column, ("tensors", "elements", "size")), text_column("holds")]
-    table = Table(heads, rows, width=screen.layout_width)
+    rows = [_state_row(key, node, totals, checkpoint.metadata.tensors) for key, node in children_of(tree) or [("state", tree)]]
+    if "" in totals and not any(tensors for _, tensors, *_ in rows):
+        rows.append(_tensor_row("(together)", totals[""], totals[""].types_text))
+    table = Table([name_column("state"), *map(number_column, ("tensors", "elements", "size")), text_column("holds")], rows, screen.layout_width)
     yield screen.style.bold(table.header())
-    yield from _shortened([table.line(row) for row in rows], screen)
+    yield from shortened([table.line(row) for row in rows], screen)
+
+
+Row = tuple[str, str, str, str, str]
+
+
+def _state_row(key: str, node: Any, totals: Mapping[str, SectionTotal], tensors: Sequence[TensorRow]) -> Row:
+    if key in totals:
+        return _tensor_row(key, totals[key], totals[key].types_text)
+    row = find_row(node, tensors)
+    if row is not None:
+        only = totals_by_section([row], [""] * (1 + max((chunk.shard for chunk in row.chunks), default=0)))
+        return _tensor_row(key, next(iter(only.values())), f"{dtype_text(row.dtype)} {list(row.shape)}")
+    return f"  {visible(key)}", "", "", "", _held_text(node)
+
+
+def _tensor_row(key: str, total: SectionTotal, holds: str) -> Row:
+    return f"  {visible(key)}", f"{total.tensor_count:,}", f"{total.element_count:,}", size_text(total.size_bytes), holds
+
+
+def _held_text(node: Any) -> str:
+    """Return a value that has no tensors: itself if it is short, else how much there is."""
+    if is_inline(node):
+        return f"{type_of(node)} {fitted(node, _MAX_VALUE)}".rstrip()
+    return f"{type_of(node)}, {count_text(sum(1 for _ in iter_leaves(node)), 'value')}"
+
+
+def _file_lines(files: Sequence[StoredFile], screen: Screen) -> Iterator[str]:
+    length = None if screen.verbosity else _DIGEST_LENGTH
+    rows = [(f"  {file.name}", size_text(file.size_bytes), file.digest.removeprefix(PREFIX)[:length], file.problem or "") for file in files]
+    heads = [name_column("files"), number_column("size"), text_column("blake3"), text_column("")]
+    table = Table(heads, rows, None if screen.verbosity else screen.layout_width)
+    yield screen.style.bold(table.header())
+    lines = [screen.style.red(table.line(row)) if row[-1] else table.line(row) for row in rows]
+    yield from shortened(lines, screen)
+
+
+def _fingerprint_lines(fingerprint: Mapping[str, Any], screen: Screen) -> list[str]:
+    if screen.verbosity:
+        return labelled(list(_flattened(fingerprint, "")), screen)
+    pairs = [(visible(key), _compact(value)) for key, value in fingerprint.items()]
+    return list(shortened(labelled(pairs, screen), screen))
+
+
+def _compact(value: Any) -> str:
+    """Return one member of a fingerprint on one line: its own members as `name value`."""
+    if isinstance(value, dict):
+        return ("," + GAP[:1]).join(f"{visible(str(key))} {_scalar(member)}" for key, member in value.items()) or "nothing"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return visible(value[: len(PREFIX) + _DIGEST_LENGTH] if value.startswith(PREFIX) else value[:500])
+    if isinstance(value, dict | list):
+        return visible(json.dumps(value)[:500])
+    return "none" if value is None else str(value)
+
+
+def _flattened(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, member in value.items():
+            yield from _flattened(member, f"{path}.{key}" if path else key)
+    else:
+        yield visible(path), visible(value) if isinstance(value, str) else _scalar(value)

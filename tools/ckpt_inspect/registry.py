@@ -1,0 +1,58 @@
+"""The commands of the tool. Each is imported when it is called for, so that help and errors come at once.
+
+A new command is one file in `commands/` and one entry here.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ckpt_inspect.output.screen import Screen
+
+
+class CommandModule(Protocol):
+    """What a file in `commands/` offers."""
+
+    DESCRIPTION: str
+    EXAMPLES: str
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add the command's own arguments."""
+
+    def run(self, arguments: Namespace, screen: Screen) -> int:
+        """Do it, and return the exit status."""
+
+
+class Command(NamedTuple):
+    """A command as the overview shows it."""
+
+    name: str
+    synonyms: tuple[str, ...]
+    operands: str
+    summary: str
+    load: Callable[[], CommandModule]
+
+
+def _inspect() -> CommandModule:
+    from ckpt_inspect.commands import inspect
+
+    return inspect
+
+
+def _verify() -> CommandModule:
+    from ckpt_inspect.commands import verify
+
+    return verify
+
+
+COMMANDS = (
+    Command("inspect", ("ls",), "PATH", "what is in a checkpoint, a run or a .safetensors file", _inspect),
+    Command("verify", ("check",), "PATH...", "check every byte; name the damaged file, tensor and rule", _verify),
+)
+
+
+def find_command(name: str) -> Command | None:
+    """Return the command of this name or synonym."""
+    return next((command for command in COMMANDS if name == command.name or name in command.synonyms), None)
