@@ -1,67 +1,89 @@
 """ckptfmt: checkpoints that can be trusted.
 
 A versioned, pickle-free on-disk format for models, studies and batch progress, with atomic, durable commits and a digest of
-every byte. Start with `save` and `load`; the names below are the whole public interface.
+every byte. Start with `save` and `load`, or with `Run`; the names below are the whole public interface.
+
+A name is imported when it is first used, so that `import ckptfmt` costs nothing and a program pays for what it uses.
 """
 
-from ckptfmt._version import __version__
-from ckptfmt.checkpoint.async_queue import SaveHandle
-from ckptfmt.checkpoint.info import CheckpointInfo
-from ckptfmt.checkpoint.loading import is_complete, load, load_into, open_checkpoint, verify
-from ckptfmt.checkpoint.objects import LoadReport
-from ckptfmt.checkpoint.reader import OpenCheckpoint, TensorInfo
-from ckptfmt.checkpoint.saving import async_save, save
-from ckptfmt.checkpoint.verify import Finding, VerifyReport
-from ckptfmt.errors import (
-    CheckpointError,
-    CheckpointExistsError,
-    CheckpointNotFoundError,
-    CorruptError,
-    DurabilityUnknownError,
-    FingerprintMismatchError,
-    FormatError,
-    IncompleteError,
-    LimitError,
-    NameNotFoundError,
-    NotEnoughSpaceError,
-    RunLockedError,
-    UnsupportedTypeError,
-    UnsupportedVersionError,
-)
-from ckptfmt.state.codecs import register_codec
-from ckptfmt.state.rng import rng_state, set_rng_state
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-__all__ = [
-    "CheckpointError",
-    "CheckpointExistsError",
-    "CheckpointInfo",
-    "CheckpointNotFoundError",
-    "CorruptError",
-    "DurabilityUnknownError",
-    "Finding",
-    "FingerprintMismatchError",
-    "FormatError",
-    "IncompleteError",
-    "LimitError",
-    "LoadReport",
-    "NameNotFoundError",
-    "NotEnoughSpaceError",
-    "OpenCheckpoint",
-    "RunLockedError",
-    "SaveHandle",
-    "TensorInfo",
-    "UnsupportedTypeError",
-    "UnsupportedVersionError",
-    "VerifyReport",
-    "__version__",
-    "async_save",
-    "is_complete",
-    "load",
-    "load_into",
-    "open_checkpoint",
-    "register_codec",
-    "rng_state",
-    "save",
-    "set_rng_state",
-    "verify",
-]
+from ckptfmt._version import __version__ as __version__
+
+_HOMES = {
+    "checkpoint.async_queue": ("SaveHandle",),
+    "checkpoint.info": ("CheckpointInfo",),
+    "checkpoint.loading": ("is_complete", "load", "load_into", "open_checkpoint", "verify"),
+    "checkpoint.objects": ("LoadReport",),
+    "checkpoint.reader": ("OpenCheckpoint", "TensorInfo"),
+    "checkpoint.saving": ("async_save", "save"),
+    "checkpoint.verify": ("Finding", "VerifyReport"),
+    "errors": (
+        "CheckpointError",
+        "CheckpointExistsError",
+        "CheckpointNotFoundError",
+        "CorruptError",
+        "DurabilityUnknownError",
+        "FingerprintMismatchError",
+        "FormatError",
+        "IncompleteError",
+        "LimitError",
+        "NameNotFoundError",
+        "NotEnoughSpaceError",
+        "RunLockedError",
+        "UnsupportedTypeError",
+        "UnsupportedVersionError",
+    ),
+    "state.codecs": ("register_codec",),
+    "state.rng": ("rng_state", "set_rng_state"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604 - strings from the table above
+
+if _TYPE_CHECKING:
+    from ckptfmt.checkpoint.async_queue import SaveHandle as SaveHandle
+    from ckptfmt.checkpoint.info import CheckpointInfo as CheckpointInfo
+    from ckptfmt.checkpoint.loading import is_complete as is_complete
+    from ckptfmt.checkpoint.loading import load as load
+    from ckptfmt.checkpoint.loading import load_into as load_into
+    from ckptfmt.checkpoint.loading import open_checkpoint as open_checkpoint
+    from ckptfmt.checkpoint.loading import verify as verify
+    from ckptfmt.checkpoint.objects import LoadReport as LoadReport
+    from ckptfmt.checkpoint.reader import OpenCheckpoint as OpenCheckpoint
+    from ckptfmt.checkpoint.reader import TensorInfo as TensorInfo
+    from ckptfmt.checkpoint.saving import async_save as async_save
+    from ckptfmt.checkpoint.saving import save as save
+    from ckptfmt.checkpoint.verify import Finding as Finding
+    from ckptfmt.checkpoint.verify import VerifyReport as VerifyReport
+    from ckptfmt.errors import CheckpointError as CheckpointError
+    from ckptfmt.errors import CheckpointExistsError as CheckpointExistsError
+    from ckptfmt.errors import CheckpointNotFoundError as CheckpointNotFoundError
+    from ckptfmt.errors import CorruptError as CorruptError
+    from ckptfmt.errors import DurabilityUnknownError as DurabilityUnknownError
+    from ckptfmt.errors import FingerprintMismatchError as FingerprintMismatchError
+    from ckptfmt.errors import FormatError as FormatError
+    from ckptfmt.errors import IncompleteError as IncompleteError
+    from ckptfmt.errors import LimitError as LimitError
+    from ckptfmt.errors import NameNotFoundError as NameNotFoundError
+    from ckptfmt.errors import NotEnoughSpaceError as NotEnoughSpaceError
+    from ckptfmt.errors import RunLockedError as RunLockedError
+    from ckptfmt.errors import UnsupportedTypeError as UnsupportedTypeError
+    from ckptfmt.errors import UnsupportedVersionError as UnsupportedVersionError
+    from ckptfmt.state.codecs import register_codec as register_codec
+    from ckptfmt.state.rng import rng_state as rng_state
+    from ckptfmt.state.rng import set_rng_state as set_rng_state
+
+
+def __getattr__(name: str) -> _Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ckptfmt' has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(f"ckptfmt.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

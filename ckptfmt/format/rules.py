@@ -48,10 +48,20 @@ TITLES = {
     "E044": "tensor is named twice",
     "E045": "encoded tensor does not decode to what is declared",
     "E046": "codec is used without being required",
+    "E050": "journal segment header is malformed",
+    "E051": "segment name and header disagree",
+    "E052": "journal version is not supported",
+    "E053": "record is too large",
+    "E054": "acknowledged records are missing",
+    "E055": "chain of records is broken",
+    "E056": "two writers at the same time",
     "W001": "file is not named by the manifest",
     "W002": "temporary file of an interrupted save",
     "W003": "written by a newer minor version",
     "W004": "unknown member is ignored",
+    "W010": "torn tail is not part of the journal",
+    "W011": "segment is replaced by a later one",
+    "W012": "file is not part of the journal",
 }
 
 _CLASSES: dict[str, type[FormatError]] = {
@@ -61,6 +71,8 @@ _CLASSES: dict[str, type[FormatError]] = {
     "E022": LimitError,
     "E026": LimitError,
     "E036": LimitError,
+    "E052": UnsupportedVersionError,
+    "E053": LimitError,
 }
 
 

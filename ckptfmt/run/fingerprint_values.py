@@ -254,7 +254,7 @@ def float_text(number: float) -> str:
 
 def integer_text(number: int) -> str:
     """Return a decimal, or from 1,024 bits on, where decimals are slow, a hexadecimal number."""
-    return int.__repr__(number) if number.bit_length() <= _DECIMAL_BITS else f"{number:#x}"
+    return int.__repr__(number) if number.bit_length() <= _DECIMAL_BITS else int.__format__(number, "#x")
 
 
 def _complex_text(number: complex) -> str:

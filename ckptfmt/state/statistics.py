@@ -263,6 +263,4 @@ _BYTE_FORMATS = {
 }
 
 # One element in the low bits of a byte: (is signed, bits).
-_NARROW_INTEGERS = {"int8": (True, 8)} | {
-    f"{prefix}int{bits}": (not prefix, bits) for prefix in ("", "u") for bits in range(1, 8)
-}
+_NARROW_INTEGERS = {"int8": (True, 8)} | {f"{prefix}int{bits}": (not prefix, bits) for prefix in ("", "u") for bits in range(1, 8)}

@@ -79,9 +79,7 @@ def plain_values():
 def python_tags():
     """Every tag for a value of Python."""
     tree = {
-        "dict": {
-            "$dict": [1, "int", "1", "str", None, "none", 1.5, "float", b"b", "bytes", {"$tuple": [1, "a"]}, "tuple", "$x", 1]
-        },
+        "dict": {"$dict": [1, "int", "1", "str", None, "none", 1.5, "float", b"b", "bytes", {"$tuple": [1, "a"]}, "tuple", "$x", 1]},
         "odict": {"$odict": ["z", 1, "a", 2]},
         "state_dict": {"$state_dict": [["weight", 1], {"": {"version": 1}}]},
         "defaultdict": {"$defaultdict": ["int", ["a", 1]]},

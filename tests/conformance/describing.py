@@ -22,24 +22,32 @@ from tests.conformance.vector_kit import readable
 
 def described(state):
     """Return a loaded state in readable form; tensors that share memory have the same `memory`, a number from 0."""
-    return numbered(readable(_packed(state)), "address")
+    ranges = []
+
+    def number_of(address):
+        begin, end = address
+        overlapping = (number for number, (start, stop) in enumerate(ranges) if begin < stop and start < end)
+        number = next(overlapping, len(ranges))
+        return number if number < len(ranges) else ranges.append(address) or number
+
+    return numbered(readable(_packed(state)), "address", number_of)
 
 
 def expected(tree):
     """Return the tree of a `case.json` with the rows of tensors replaced by numbers of their memory."""
-    return numbered(tree, "row")
+    rows = {}
+    return numbered(tree, "row", lambda row: rows.setdefault(row, len(rows)))
 
 
-def numbered(node, member, seen=None):
+def numbered(node, member, number_of):
     """Replace what identifies the memory of tensors by numbers in order of appearance; empty tensors have none."""
-    seen = {} if seen is None else seen
     if isinstance(node, dict) and node.keys() == {"$tensor"}:
         tensor = dict(node["$tensor"])
         identity = tensor.pop(member)
-        return {"$tensor": {**tensor, "memory": seen.setdefault(identity, len(seen)) if tensor["bytes"]["$bytes"] else None}}
+        return {"$tensor": {**tensor, "memory": number_of(identity) if tensor["bytes"]["$bytes"] else None}}
     if isinstance(node, dict):
-        return {key: numbered(value, member, seen) for key, value in node.items()}
-    return [numbered(value, member, seen) for value in node] if isinstance(node, list) else node
+        return {key: numbered(value, member, number_of) for key, value in node.items()}
+    return [numbered(value, member, number_of) for value in node] if isinstance(node, list) else node
 
 
 def _packed(value):
@@ -142,7 +150,7 @@ def _torch_tensor(torch, tensor):
     data = b"".join(stored[offset : offset + size] for offset in offsets)
     dtype = str(plain.dtype).removeprefix("torch.")
     members = {"kind": kind, "dtype": dtype, "shape": list(plain.shape), "bytes": data, "grad": tensor.requires_grad}
-    return {"$tensor": {"address": memory.data_ptr(), **members}}
+    return {"$tensor": {"address": (memory.data_ptr(), memory.data_ptr() + memory.nbytes()), **members}}
 
 
 def _torch_sparse(tensor, *, grad):
@@ -172,13 +180,8 @@ def _field_type(dtype, offset):
 
 def _numpy(value):
     if isinstance(value, np.ndarray):
-        base = value
-        while isinstance(base.base, np.ndarray):
-            base = base.base
-        if base.base is not None and value.nbytes:
-            base = np.frombuffer(base.base, np.uint8)
         members = {"kind": "numpy", "dtype": _dtype_name(value.dtype), "shape": list(value.shape), "bytes": value.tobytes(), "grad": False}
-        return {"$tensor": {"address": base.__array_interface__["data"][0], **members}}
+        return {"$tensor": {"address": np.lib.array_utils.byte_bounds(value), **members}}
     if isinstance(value, np.dtype):
         return {"$numpy_dtype": _dtype_name(value)}
     if isinstance(value, np.random.Generator):
@@ -197,4 +200,4 @@ def _jax(value):
     if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         return {"$jax_key": [str(jax.random.key_impl(value)), _packed(jax.random.key_data(value))]}
     members = {"kind": "jax", "dtype": value.dtype.name, "shape": list(value.shape), "bytes": np.asarray(value).tobytes(), "grad": False}
-    return {"$tensor": {"address": value.unsafe_buffer_pointer(), **members}}
+    return {"$tensor": {"address": (value.unsafe_buffer_pointer(), value.unsafe_buffer_pointer() + value.nbytes), **members}}

@@ -35,8 +35,13 @@ class ByteProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.hide()
+
+    def hide(self) -> None:
+        """Clear the bar, so that lines can be written; it comes back with the next bytes."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
     def label(self, text: str) -> None:
         """Say what is being read now."""

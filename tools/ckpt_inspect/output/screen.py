@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from ckpt_inspect.output.style import PLAIN, Style, style_for
@@ -27,7 +27,7 @@ class Screen:
     is_json: bool = False
     is_quiet: bool = False
     verbosity: int = 0
-    now: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def layout_width(self) -> int:

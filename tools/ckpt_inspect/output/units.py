@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 _PREFIXES = ("kB", "MB", "GB", "TB", "PB", "EB")
 _AGES = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "hour"), (60, "minute"))
@@ -12,13 +12,9 @@ def size_text(size_bytes: int) -> str:
     """Return a size with one decimal: `512 B`, `1.0 MB`, `12.4 GB`."""
     if size_bytes < 1000:
         return f"{size_bytes} B"
-    size = float(size_bytes)
-    for prefix in _PREFIXES:
-        size /= 1000
-        # 999.95 would be rounded to 1000.0.
-        if size < 999.95:
-            break
-    return f"{size:,.1f} {prefix}"
+    # 999.95 would be rounded to 1000.0.
+    power = next((power for power in range(1, len(_PREFIXES)) if size_bytes < 999.95 * 1000**power), len(_PREFIXES))
+    return f"{size_bytes / 1000**power:,.1f} {_PREFIXES[power - 1]}"
 
 
 def exact_size_text(size_bytes: int) -> str:
@@ -34,7 +30,7 @@ def count_text(count: int, noun: str, plural: str = "") -> str:
 def parse_utc(text: str) -> datetime | None:
     """Return the instant that a manifest's `created_at_utc` names, None if there is no such day or hour."""
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
     except ValueError:
         return None
 
@@ -68,7 +64,7 @@ def duration_text(seconds: float) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a metric as short as it stays exact, six significant digits at most for long ones."""
+    """Return a metric with six significant digits at most; an integer whole."""
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     return f"{value:.6g}"

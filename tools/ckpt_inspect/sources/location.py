@@ -42,7 +42,7 @@ def kind_of(path: str) -> Kind:
     if stat.S_ISREG(mode):
         return Kind.FILE
     if not stat.S_ISDIR(mode):
-        raise NotReadableHereError(f"{path}: expected a directory or a regular file, found something else\nA device, pipe or socket is not read.")
+        raise NotReadableHereError(f"{path}: neither a directory nor a regular file\nDevices, pipes and sockets are not read.")
     if os.path.lexists(os.path.join(path, MANIFEST_NAME)):
         return Kind.CHECKPOINT
     names = os.listdir(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
@@ -19,7 +19,7 @@ def file_lines(file: SafetensorsFile, screen: Screen) -> Iterator[str]:
     """Yield what is known of the file as a whole."""
     size = exact_size_text if screen.verbosity else size_text
     total = totals_by_section(file.tensors, [""]).get("")
-    modified = datetime.fromtimestamp(file.modified_at_seconds, timezone.utc)
+    modified = datetime.fromtimestamp(file.modified_at_seconds, UTC)
     tensors = "none"
     if total is not None:
         tensors = f"{total.tensor_count:,} with {count_text(total.element_count, 'element')}, {size(total.size_bytes)}"

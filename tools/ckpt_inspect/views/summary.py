@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
@@ -11,8 +11,8 @@ from ckpt_inspect.output.table import GAP, Table, labelled, name_column, number_
 from ckpt_inspect.output.units import age_text, count_text, exact_size_text, number_text, parse_utc, size_text, utc_text
 from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.checkpoint import Checkpoint, StoredFile
-from ckpt_inspect.views.totals import SectionTotal, totals_by_section
 from ckpt_inspect.views.tensor_nodes import find_row
+from ckpt_inspect.views.totals import SectionTotal, totals_by_section
 from ckpt_inspect.views.values import dtype_text, fitted, is_inline, type_of
 from ckptfmt.format.digest import PREFIX
 from ckptfmt.format.metadata import TensorRow
@@ -86,7 +86,9 @@ def _state_lines(checkpoint: Checkpoint, totals: Mapping[str, SectionTotal], scr
     rows = [_state_row(key, node, totals, checkpoint.metadata.tensors) for key, node in children_of(tree) or [("state", tree)]]
     if "" in totals and not any(tensors for _, tensors, *_ in rows):
         rows.append(_tensor_row("(together)", totals[""], totals[""].types_text))
-    table = Table([name_column("state"), *map(number_column, ("tensors", "elements", "size")), text_column("holds")], rows, screen.layout_width)
+    table = Table(
+        [name_column("state"), *map(number_column, ("tensors", "elements", "size")), text_column("holds")], rows, screen.layout_width
+    )
     yield screen.style.bold(table.header())
     yield from shortened([table.line(row) for row in rows], screen)
 

@@ -79,7 +79,13 @@ def _statistics_lines(selection: TensorSelection, screen: Screen, statistics: It
     heads = [name_column("name"), text_column("dtype"), *([Column("shape")] if has_shape else [])]
     heads += map(number_column, ("min", "max", "mean", "NaN", "Inf"))
     known = [
-        (visible(row.name), dtype_text(row.dtype), *([str(list(row.shape))] if has_shape else []), *["0" * _NUMBER_WIDTH] * 3, *["0" * _COUNT_WIDTH] * 2)
+        (
+            visible(row.name),
+            dtype_text(row.dtype),
+            *([str(list(row.shape))] if has_shape else []),
+            *["0" * _NUMBER_WIDTH] * 3,
+            *["0" * _COUNT_WIDTH] * 2,
+        )
         for _, row in selection.rows
     ]
     table = Table(heads, known, screen.width)

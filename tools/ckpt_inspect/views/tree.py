@@ -127,4 +127,3 @@ def _wanted_paths(tree: Any, matches: Matches) -> set[tuple[str, ...]]:
         if any(map(matches, texts)):
             wanted.update(path[:length] for length in range(len(path) + 1))
     return wanted
-

@@ -30,8 +30,18 @@ _NAMESPACES = {"argparse": "Namespace", "simple": "SimpleNamespace"}
 _BRACKETS = {"list": "[]", "tuple": "()", "set": "{}", "frozenset": "{}", "torch.Size": "[]", "deque": "[]"}
 _PATHS = {"posix": "PosixPath", "windows": "WindowsPath", "pure_posix": "PurePosixPath", "pure_windows": "PureWindowsPath"}
 _SCALARS = {
-    **{"bool": "<?", "int8": "<b", "uint8": "<B", "int16": "<h", "uint16": "<H", "int32": "<i", "uint32": "<I", "int64": "<q"},
-    **{"uint64": "<Q", "float16": "<e", "float32": "<f", "float64": "<d"},
+    "bool": "<?",
+    "int8": "<b",
+    "uint8": "<B",
+    "int16": "<h",
+    "uint16": "<H",
+    "int32": "<i",
+    "uint32": "<I",
+    "int64": "<q",
+    "uint64": "<Q",
+    "float16": "<e",
+    "float32": "<f",
+    "float64": "<d",
 }
 # As many digits as tell two neighbours of the type apart.
 _SCALAR_DIGITS = {"float16": 5, "float32": 8}
@@ -248,7 +258,7 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "$timedelta": _duration,
     "$timezone": _offset,
     "$numpy_scalar": _numpy_scalar,
-    "$numpy_dtype": lambda payload: dtype_text(payload),
+    "$numpy_dtype": dtype_text,
     "$torch_dtype": str,
     "$torch_layout": str,
     "$torch_memory_format": str,

@@ -1,0 +1,118 @@
+"""What verifying a checkpoint found: for each problem the rule, the file, the tensor, what was expected and what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ckpt_inspect.output.screen import Screen
+from ckpt_inspect.output.table import GAP
+from ckpt_inspect.output.units import count_text, duration_text, size_text
+from ckpt_inspect.output.visible import columns, cut_end, visible
+from ckpt_inspect.views.json_values import plain_value
+from ckptfmt.checkpoint.verify import Finding, VerifyReport
+
+_SHOWN_FINDINGS = 20
+_INDENT = "        "
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A report, and how it is judged: a warning may count as a failure."""
+
+    report: VerifyReport
+    is_sound: bool
+    seconds: float
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether there is no checkpoint at all, which is no damage."""
+        return any(finding.rule == "E001" for finding in self.report.findings)
+
+    @property
+    def word(self) -> str:
+        """The outcome in one word."""
+        return "sound" if self.is_sound else "incomplete" if self.is_incomplete else "unclean" if self.report.ok else "damaged"
+
+
+def verified_lines(verified: Verified, screen: Screen) -> Iterator[str]:
+    """Yield the outcome of one checkpoint and what was found."""
+    report = verified.report
+    color = screen.style.green if verified.is_sound else screen.style.red
+    yield f"{screen.style.bold(visible(report.path))}{GAP}{color(verified.word)}{_detail(verified)}"
+    shown = report.findings if screen.verbosity else report.findings[:_SHOWN_FINDINGS]
+    for finding in shown:
+        yield from _finding_lines(finding, report.path, screen)
+    if len(shown) < len(report.findings):
+        yield f"{GAP}... and {count_text(len(report.findings) - len(shown), 'more finding')} (-v shows all)"
+
+
+def _detail(verified: Verified) -> str:
+    report = verified.report
+    counts = [(level, sum(finding.level == level for finding in report.findings)) for level in ("error", "warning")]
+    found = ", ".join(count_text(count, level) for level, count in counts if count)
+    if not verified.is_sound:
+        return f": {found}"
+    checked = "all but the tensors' data checked" if report.level == "quick" else f"{size_text(report.verified_bytes)} of tensors verified"
+    return f", {checked} in {duration_text(verified.seconds)}" + (f", {found}" if found else "")
+
+
+def _finding_lines(finding: Finding, checkpoint_path: str, screen: Screen) -> Iterator[str]:
+    color = screen.style.red if finding.level == "error" else screen.style.yellow
+    where = visible(finding.path.removeprefix(f"{checkpoint_path}/"))
+    what = visible(finding.message.removeprefix(f"{finding.path}: ").removesuffix(f" [{finding.rule}]"))
+    if finding.tensor is not None and repr(finding.tensor) not in finding.message:
+        what = f"tensor {visible(repr(finding.tensor))}: {what}"
+    yield f"{GAP}{color(finding.rule)}{GAP}{finding.level}: {cut_end(where, screen.layout_width - 24)}"
+    yield from (_INDENT + line for line in wrapped(what, screen.layout_width - len(_INDENT)))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return a text broken at its spaces into lines of at most `width` columns; longer words are broken too."""
+    lines = [""]
+    for word in text.split(" "):
+        if columns(lines[-1]) + 1 + columns(word) > width and lines[-1]:
+            lines.append("")
+        while columns(word) > width:
+            lines[-1:] = [word[:width], ""]
+            word = word[width:]
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
+
+
+def closing_lines(results: Sequence[Verified], failed_count: int) -> Iterator[str]:
+    """Yield one line on all checkpoints together, where there are several."""
+    if len(results) + failed_count < 2:
+        return
+    words = [verified.word for verified in results]
+    counts = [(word, words.count(word)) for word in ("sound", "damaged", "incomplete", "unclean")]
+    parts = [f"{count:,} {word}" for word, count in counts if count]
+    parts += [f"{failed_count:,} could not be verified"] if failed_count else []
+    yield ""
+    yield f"{count_text(len(results) + failed_count, 'checkpoint')}: {', '.join(parts)}"
+
+
+def verified_document(verified: Verified) -> dict[str, Any]:
+    """Return one report as a JSON object. `ok` is whether there are no errors, `sound` whether the command accepts it."""
+    report = verified.report
+    return {
+        "path": report.path,
+        "ok": report.ok,
+        "sound": verified.is_sound,
+        "level": report.level,
+        "verified_bytes": report.verified_bytes,
+        "findings": [_finding_document(finding) for finding in report.findings],
+    }
+
+
+def _finding_document(finding: Finding) -> dict[str, Any]:
+    return {
+        "rule": finding.rule,
+        "level": finding.level,
+        "path": finding.path,
+        "tensor": finding.tensor,
+        "expected": plain_value(finding.expected),
+        "found": plain_value(finding.found),
+        "message": finding.message,
+    }
