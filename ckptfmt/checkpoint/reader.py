@@ -44,7 +44,7 @@ class OpenCheckpoint:
             directory = open_checkpoint_directory(disk, path)
             stack.callback(directory.close)
             self.manifest, self.metadata, self._shards = _open_consistently(directory, stack)
-            self.store = TensorStore(self.metadata, self._shards, verify=verify)
+            self.store = TensorStore(self.metadata, dict(enumerate(self._shards)), verify=verify)
             self.info = describe_directory(directory, self.manifest)
             self._stack = stack.pop_all()
         self._leaves: dict[str, Any] | None = None

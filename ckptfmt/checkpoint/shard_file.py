@@ -50,9 +50,10 @@ class ShardFile:
             self._memory = self._file.map_private()
         return self._memory
 
-    def prefetch(self) -> None:
-        """Ask the system to read the whole file ahead."""
-        self._file.prefetch(0, self.entry.size_bytes)
+    def prefetch(self, first: int, last: int) -> None:
+        """Ask the system to read a range of slots ahead."""
+        begin = self._offsets[first]
+        self._file.prefetch(begin, self._offsets[last + 1] - begin)
 
     def check_header(self, uses: Sequence[SlotUse]) -> None:
         """Check the header against the shard's digest, the format, and what the index says of its slots."""

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from operator import itemgetter
+from threading import Lock
 
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
+from ckptfmt.errors import FormatError
 from ckptfmt.format.metadata import Chunk, Metadata, TensorRow
 from ckptfmt.state.tensors import TensorMemory
 
 _BATCH_BYTES = 16 * 2**20
-_ALONE_BYTES = 256 * 2**20
+_READ_AHEAD = 6
 
 Slot = tuple[int, int]
 Progress = Callable[[int], None]
+OnDamage = Callable[[FormatError], None]
 
 
 class TensorStore:
     """Rows of the index as memory. Each slot is verified once, before its bytes are handed out."""
 
-    def __init__(self, metadata: Metadata, shards: Sequence[ShardFile], *, verify: bool) -> None:
+    def __init__(self, metadata: Metadata, shards: Mapping[int, ShardFile], *, verify: bool) -> None:
         self.metadata = metadata
         self.shards = shards
         self._verify = verify
@@ -36,23 +41,49 @@ class TensorStore:
     def verify_rows(self, rows: Iterable[int], *, on_bytes: Progress | None = None) -> None:
         """Verify every slot of some rows, with all cores and read-ahead."""
         slots = {(chunk.shard, chunk.slot) for row in rows for chunk in self.metadata.tensors[row].chunks}
-        if self._verify:
+        if self._verify and not slots <= self._verified:
             self.verify_slots(sorted(slots - self._verified), on_bytes=on_bytes)
 
-    def verify_slots(self, slots: Sequence[Slot], *, on_bytes: Progress | None = None) -> None:
-        """Verify some slots, with all cores and read-ahead; raises for the first damaged one in file order."""
+    def verify_slots(self, slots: Sequence[Slot], *, on_bytes: Progress | None = None, on_damage: OnDamage | None = None) -> None:
+        """Verify some slots, with all cores and read-ahead.
+
+        Raises for the first damaged one in file order; with `on_damage` tells of each and goes on. The callbacks
+        are called by several threads, one at a time.
+        """
+        lock = Lock()
+
+        def report(size_bytes: int, damage: FormatError | None) -> None:
+            with lock:
+                if damage is not None and on_damage is not None:
+                    on_damage(damage)
+                if on_bytes is not None:
+                    on_bytes(size_bytes)
+
         threads = os.cpu_count() or 1
         batches = list(self._batches(slots))
         if len(batches) < 2 or threads < 2:
             for batch in batches:
-                self._verify_batch(batch, on_bytes)
+                self._verify_batch(batch, report, is_strict=on_damage is None)
             return
         # Mapped here, because two threads that map at the same time would map twice.
         for shard in sorted({shard for shard, _ in slots}):
             self.shards[shard].mapped()
+        for batch in batches[:_READ_AHEAD]:
+            self._prefetch(batch)
+
+        def verify(index: int) -> None:
+            if index + _READ_AHEAD < len(batches):
+                self._prefetch(batches[index + _READ_AHEAD])
+            self._verify_batch(batches[index], report, is_strict=on_damage is None)
+
         with ThreadPoolExecutor(threads, thread_name_prefix="ckptfmt-verify") as pool:
-            for _ in pool.map(lambda batch: self._verify_batch(batch, on_bytes), batches):
+            for _ in pool.map(verify, range(len(batches))):
                 pass
+
+    def _prefetch(self, batch: Sequence[Slot]) -> None:
+        for shard, slots in groupby(batch, key=itemgetter(0)):
+            members = [slot for _, slot in slots]
+            self.shards[shard].prefetch(members[0], members[-1])
 
     def _batches(self, slots: Sequence[Slot]) -> Iterator[list[Slot]]:
         batch: list[Slot] = []
@@ -66,12 +97,18 @@ class TensorStore:
         if batch:
             yield batch
 
-    def _verify_batch(self, batch: Sequence[Slot], on_bytes: Progress | None) -> None:
+    def _verify_batch(self, batch: Sequence[Slot], report: Callable[[int, FormatError | None], None], *, is_strict: bool) -> None:
+        size_bytes = 0
         for shard, slot in batch:
-            self.shards[shard].verify_slot(slot)
-            if on_bytes is not None:
-                on_bytes(self.shards[shard].table.sizes[slot])
+            try:
+                self.shards[shard].verify_slot(slot)
+            except FormatError as error:
+                if is_strict:
+                    raise
+                report(0, error)
+            size_bytes += self.shards[shard].table.sizes[slot]
         self._verified.update(batch)
+        report(size_bytes, None)
 
     def memory(self, row_index: int) -> TensorMemory:
         """Return one tensor's bytes, verified, in memory that belongs to the caller."""

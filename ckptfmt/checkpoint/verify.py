@@ -5,19 +5,20 @@ The reader's own checks are called, each by itself, so that verifier and reader 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.metadata_file import read_metadata
-from ckptfmt.checkpoint.shard_file import ShardFile, SlotUse, uses_by_shard
-from ckptfmt.disk.protocol import Directory, Disk
+from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
+from ckptfmt.checkpoint.tensor_store import TensorStore
+from ckptfmt.disk.protocol import Directory, Disk, ReadableFile
 from ckptfmt.errors import FormatError, IncompleteError
 from ckptfmt.format.layout import MANIFEST_NAME, VERSION, is_temporary_name
 from ckptfmt.format.manifest import Manifest, ShardEntry
-from ckptfmt.format.metadata import Metadata, ShardTable
+from ckptfmt.format.metadata import Metadata
 from ckptfmt.format.rules import TITLES
 from ckptfmt.state.tree import outline_state
 
@@ -82,7 +83,6 @@ class _Verifier:
         self.stack = stack
         self.on_bytes = on_bytes
         self.findings: list[Finding] = []
-        self.uses: list[list[SlotUse]] = []
         self.verified_bytes = 0
 
     def run(self, *, is_full: bool) -> None:
@@ -100,17 +100,21 @@ class _Verifier:
 
     def check_files(self, manifest: Manifest, *, is_full: bool) -> None:
         """Check every file that a manifest names."""
-        metadata = None
         try:
             metadata = read_metadata(self.directory, manifest)
-            self._check_tree(metadata)
         except FormatError as error:
             self._fail(error)
-        if metadata is not None:
-            self._note_unknown(manifest.metadata.name, metadata.unknown_members)
-            self.uses = uses_by_shard(metadata)
-        for index, entry in enumerate(manifest.shards):
-            self._check_shard(entry, index, metadata, is_full=is_full)
+            for entry in manifest.shards:
+                self._open_file(entry)
+            return
+        self._note_unknown(manifest.metadata.name, metadata.unknown_members)
+        try:
+            outline_state(metadata.tree, metadata.tensors.__getitem__)
+        except FormatError as error:
+            self._fail(error)
+        shards = self._open_shards(manifest, metadata)
+        if is_full:
+            self._check_slots(metadata, shards)
 
     def _fail(self, error: FormatError) -> None:
         message = str(error).partition("\n")[0]
@@ -135,33 +139,41 @@ class _Verifier:
         for member in members:
             self._warn_or_fail("W004", name, "warning", member)
 
-    def _check_tree(self, metadata: Metadata) -> None:
-        outline_state(metadata.tree, metadata.tensors.__getitem__)
-
-    def _check_shard(self, entry: ShardEntry, index: int, metadata: Metadata | None, *, is_full: bool) -> None:
+    def _open_file(self, entry: ShardEntry) -> ReadableFile | None:
         try:
             file = open_named_file(self.directory, entry)
         except FormatError as error:
             self._fail(error)
-            return
+            return None
         self.stack.callback(file.close)
-        if metadata is None:
-            return
-        shard = ShardFile(file, entry, metadata.shards[index], where=f"{self.directory.path}/{entry.name}")
-        try:
-            shard.check_header(self.uses[index])
-        except FormatError as error:
-            self._fail(error)
-        if is_full:
-            self._check_slots(shard, metadata.shards[index])
+        return file
 
-    def _check_slots(self, shard: ShardFile, table: ShardTable) -> None:
-        shard.prefetch()
-        for slot, size_bytes in enumerate(table.sizes):
+    def _open_shards(self, manifest: Manifest, metadata: Metadata) -> dict[int, ShardFile]:
+        """Open each shard and check its header; a shard with a bad header stays in, because its data can still be checked."""
+        shards = {}
+        uses = uses_by_shard(metadata)
+        for index, entry in enumerate(manifest.shards):
+            file = self._open_file(entry)
+            if file is None:
+                continue
+            shard = shards[index] = ShardFile(file, entry, metadata.shards[index], where=f"{self.directory.path}/{entry.name}")
             try:
-                shard.verify_slot(slot)
-                shard.chunk_bytes(slot, verify=True)
+                shard.check_header(uses[index])
             except FormatError as error:
                 self._fail(error)
-            self.verified_bytes += size_bytes
-            self.on_bytes(size_bytes)
+        return shards
+
+    def _check_slots(self, metadata: Metadata, shards: Mapping[int, ShardFile]) -> None:
+        """Hash every slot, stale ones too, and decode what is encoded."""
+        slots = [(index, slot) for index in shards for slot in range(len(metadata.shards[index].sizes))]
+        TensorStore(metadata, shards, verify=True).verify_slots(slots, on_bytes=self._count, on_damage=self._fail)
+        for index, shard in shards.items():
+            for slot in metadata.shards[index].encodings:
+                try:
+                    shard.chunk_bytes(slot, verify=True)
+                except FormatError as error:
+                    self._fail(error)
+
+    def _count(self, size_bytes: int) -> None:
+        self.verified_bytes += size_bytes
+        self.on_bytes(size_bytes)

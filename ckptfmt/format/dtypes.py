@@ -10,6 +10,7 @@ import re
 
 RAW = "U8"
 NUMPY_PREFIX = "numpy:"
+MAX_ITEM_BYTES = 2**31 - 1
 
 NATIVE = {
     "bool": ("BOOL", 1),
@@ -70,12 +71,13 @@ def _numpy_itemsize(dtype: str) -> int:
     text = dtype[len(NUMPY_PREFIX) :]
     match = _NUMPY_STRING.fullmatch(text)
     if match is not None:
-        return int(match[2]) * (4 if match[1] == "U" else 1)
-    try:
-        size = json.loads(text)["size"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise KeyError(dtype) from None
-    if type(size) is not int or not 0 <= size < 2**31:
+        size = int(match[2]) * (4 if match[1] == "U" else 1)
+    else:
+        try:
+            size = json.loads(text)["size"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise KeyError(dtype) from None
+    if type(size) is not int or not 0 <= size <= MAX_ITEM_BYTES:
         raise KeyError(dtype)
     return size
 

@@ -154,7 +154,8 @@ def decode_document(encoded: Mapping[str, Any], *, where: str) -> FingerprintDoc
         UnsupportedVersionError: it was written by something newer.
         CorruptError: it is no fingerprint, or was changed.
     """
-    version, lines, digest, salt = (encoded.get(name) for name in ("version", "fields", "digest", "salt"))
+    version: Any = encoded.get("version")
+    lines, digest, salt = encoded.get("fields"), encoded.get("digest"), encoded.get("salt")
     if not _is_pair(version):
         raise violation("E008", where, "not a fingerprint: member 'version' is missing or wrong", found=repr(version)[:80])
     if version[0] != VERSION[0]:
@@ -263,11 +264,14 @@ def _has_section(document: FingerprintDocument, section: str) -> bool:
 
 
 def _shown_pair(expected: Field | None, found: Field | None, *, is_known: bool) -> tuple[str | None, str | None]:
-    if SECRET in (expected and expected.type, found and found.type):
-        changed = "<secret changed>" if is_known else "<secret not comparable>"
-        return expected and "<secret>", found and (changed if expected else "<secret>")
-    before, after = expected and show_value(expected), found and show_value(found)
-    if before == after and expected is not None and found is not None:
+    before = None if expected is None else show_value(expected)
+    after = None if found is None else show_value(found)
+    if expected is None or found is None:
+        return before, after
+    if SECRET in (expected.type, found.type):
+        # One of them may be plain, written by a program that did not take it for a secret.
+        return "<secret>", "<secret changed>" if is_known else "<secret not comparable>"
+    if before == after:
         return f"{expected.type} {before}", f"{found.type} {after}"
     return before, after
 
@@ -294,8 +298,13 @@ def _show(value_type: str, value: str) -> str:
 _BRACKETS = {"list": "[]", "tuple": "()", "set": "{}", "frozenset": "{}", "mapping": "{}"}
 
 
+def _brackets(kind: str) -> tuple[str, str]:
+    pair = _BRACKETS.get(kind, "[]")
+    return pair[0], pair[1]
+
+
 def _show_container(value_type: str, value: str) -> str:
-    opening, closing = _BRACKETS[value_type]
+    opening, closing = _brackets(value_type)
     if value.isdecimal():
         return f"{opening}{value} items{closing}"
     try:
@@ -315,7 +324,7 @@ def _show_member(member: Any) -> str:
         value_type, _, value = member.partition(" ")
         return _show(value_type, value)
     kind, content = next(iter(member.items()), ("mapping", {})) if isinstance(member, dict) else ("list", member)
-    opening, closing = _BRACKETS.get(kind, "[]")
+    opening, closing = _brackets(kind)
     return opening + _show_members(content) + closing
 
 

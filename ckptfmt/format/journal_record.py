@@ -44,11 +44,11 @@ class Position(NamedTuple):
 ORIGIN = Position(0, NO_LINK)
 
 
-class Run(NamedTuple):
-    """What `take_records` found: payloads and links of records in order, and how the run ended.
+class Stretch(NamedTuple):
+    """What `take_records` found: payloads and links of records in order, and how the stretch ended.
 
-    `acknowledged` is the number up to which the last of them says that records were acknowledged. After a run that
-    has `needed_bytes` more than were given the next record may follow; with none, what follows is no record of the chain.
+    `acknowledged` is the number up to which records were acknowledged, as the last of them says. If the next record may
+    follow, the data must have `needed_bytes` to hold it; 0 means that what follows is no record of the chain.
     """
 
     payloads: list[bytes]
@@ -155,12 +155,12 @@ def encode_record(payload: bytes, *, mark: bytes, after: Position, acknowledged:
     return content + link, Position(number, link)
 
 
-def take_records(data: bytes, *, mark: bytes, after: Position) -> Run:
+def take_records(data: bytes, *, mark: bytes, after: Position) -> Stretch:
     """Take the records of the chain with which `data` begins, up to the first byte that does not belong to one."""
     payloads: list[bytes] = []
     links: list[bytes] = []
     view, total_bytes, fixed_bytes = memoryview(data), len(data), _FIXED.size
-    offset, number, link, pending = 0, after.number, after.link, after.number
+    offset, number, link, pending = 0, after.number, after.link, after.number - 1
     is_sealed = False
     while True:
         needed = offset + RECORD_OVERHEAD_BYTES
@@ -185,7 +185,7 @@ def take_records(data: bytes, *, mark: bytes, after: Position) -> Run:
         payloads.append(data[offset + fixed_bytes : end])
         links.append(link)
         offset = needed
-    return Run(payloads, links, offset, number - 1 - pending, needed, is_sealed)
+    return Stretch(payloads, links, offset, number - 1 - pending, needed, is_sealed)
 
 
 def find_lone_record(data: bytes, *, mark: bytes) -> LoneRecord | None:

@@ -30,7 +30,7 @@ DIGEST_BYTES = 32
 
 STEM_LENGTHS_HEX = (8, 16, 32, 64)
 
-_FILE_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,99}")
+_FILE_NAME = re.compile(r"[a-z0-9_][a-z0-9._-]{0,127}")
 _DATA_NAME = re.compile(r"[a-z0-9_]+(-[0-9]{5,})?-[0-9a-f]{8,64}\.(safetensors|msgpack\.zst)")
 _TEMPORARY_NAME = re.compile(r"\.[a-z0-9_-]+\.[0-9a-f]{32}\.tmp")
 _NOT_IN_STEM = re.compile(r"[^a-z0-9_]")

@@ -44,8 +44,8 @@ class SampledFile:
 class TellsStatus(Protocol):
     """A file whose size, times and inode can be asked for without reading it."""
 
-    def status(self) -> FileStatus:
-        """Return what is true now."""
+    def status(self) -> FileStatus | None:
+        """Return what is true now; None where the disk has no such thing."""
 
 
 @runtime_checkable
@@ -77,42 +77,48 @@ class DataHasher:
         if isinstance(opened, str):
             return f"{prefix}directory", self._digest_directory(opened, is_sampled=is_sampled)
         with closing(opened):
-            return f"{prefix}file", self._digest_file(opened, place, is_sampled=is_sampled)
+            return f"{prefix}file", self._digest_file(opened, place, self._real(place), is_sampled=is_sampled)
+
+    def _real(self, path: str) -> str:
+        return self._disk.real_path(path) if isinstance(self._disk, FollowsLinks) else path
 
     def _open(self, path: str) -> ReadableFile | str:
         """Open a file; for a directory return its path."""
         name = PurePath(path).name
+        is_name = name not in ("", ".", "..")
         try:
-            if name in ("", ".", ".."):
-                self._disk.open_directory(path).close()
-                return path
-            with closing(self._disk.open_directory(parent_of(path))) as directory:
-                found = self._open_name(directory, name)
+            directory = self._disk.open_directory(parent_of(path) if is_name else path)
         except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(errno.ENOENT, "data of the fingerprint is not there", path) from None
+            raise _missing(path) from None
+        with closing(directory):
+            found = self._open_name(directory, name) if is_name else None
         return path if found is None else found
 
     def _open_name(self, directory: Directory, name: str) -> ReadableFile | None:
         """Open a file by its name; None for a directory. Links are followed."""
+        path = join(directory.path, name)
         try:
             return directory.open(name)
+        except FileNotFoundError:
+            raise _missing(path) from None
         except NotARegularFileError as error:
-            path = join(directory.path, name)
             if error.errno == errno.EISDIR:
                 return None
             if error.errno not in _LINK_ERRORS:
                 raise NotARegularFileError(error.errno, "data of the fingerprint is neither a file nor a directory", path) from None
             if not isinstance(self._disk, FollowsLinks):
                 raise NotARegularFileError(error.errno, "data of the fingerprint is a link; give the path that it leads to", path) from None
-        target = self._open(self._disk.real_path(path))
+        try:
+            target = self._open(self._disk.real_path(path))
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "data of the fingerprint is a link that leads nowhere", path) from None
         return None if isinstance(target, str) else target
 
-    def _digest_file(self, file: ReadableFile, path: str, *, is_sampled: bool) -> str:
+    def _digest_file(self, file: ReadableFile, path: str, place: str, *, is_sampled: bool) -> str:
         status = file.status() if isinstance(file, TellsStatus) else None
         if status is None:
             return self._read_digest(file, path, is_sampled=is_sampled)
         kind = "sampled" if is_sampled else "full"
-        place = self._disk.real_path(path) if isinstance(self._disk, FollowsLinks) else path
         key = cache_key(kind, place, status)
         digest = self._cache.find(key)
         if digest is not None:
@@ -154,7 +160,7 @@ class DataHasher:
         return format_digest(hasher.digest())
 
     def _entries(self, path: str, prefix: bytes, above: tuple[str, ...], *, is_sampled: bool) -> Iterator[tuple[bytes, bytes]]:
-        real = self._disk.real_path(path) if isinstance(self._disk, FollowsLinks) else path
+        real = self._real(path)
         if real in above:
             raise OSError(errno.ELOOP, "data of the fingerprint holds a link to a directory above it", path)
         with closing(self._disk.open_directory(path)) as directory:
@@ -166,10 +172,14 @@ class DataHasher:
                     below.append((join(path, name), relative + b"/"))
                     continue
                 with closing(file):
-                    digest = self._digest_file(file, join(path, name), is_sampled=is_sampled)
+                    digest = self._digest_file(file, join(path, name), join(real, name), is_sampled=is_sampled)
                 yield relative, parse_digest(digest)
         for child, relative in below:
             yield from self._entries(child, relative, (*above, real), is_sampled=is_sampled)
+
+
+def _missing(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "data of the fingerprint is not there", path)
 
 
 def _changing(path: str) -> OSError:

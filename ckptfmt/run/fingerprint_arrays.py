@@ -26,7 +26,11 @@ class NotAnArrayError(TypeError):
 def find_number(value: Any) -> Any:
     """Return the Python number or text of a numpy scalar or of an array or tensor without dimensions; None for anything else."""
     if _is_a(value, "numpy", "generic") or (_is_array(value) and value.ndim == 0):
-        number = _item(value)
+        kind = getattr(value.dtype, "kind", "")
+        # A moment is no number, and bytes of no type are no text.
+        number = None if kind in ("m", "M") else _item(value)
+        if kind == "V" and type(number) is bytes:
+            return None
         return number if type(number) in (bool, int, float, complex, str, bytes) else None
     return None
 
@@ -128,4 +132,3 @@ def _pieces(array: Any, size_bytes: int) -> Iterator[Any]:
     rows = max(1, BLOCK_BYTES * length // size_bytes)
     for start in range(0, length, rows):
         yield array[start : start + rows]
-

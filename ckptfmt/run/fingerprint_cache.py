@@ -52,22 +52,24 @@ def is_settled(status: FileStatus) -> bool:
 
 
 class DigestCache:
-    """Digests by key. Entries that were used last are kept longest."""
+    """Digests by key. Entries that were used last are kept longest. `is_changed` tells whether something was learned."""
 
     def __init__(self, entries: Mapping[str, str] | None = None) -> None:
         self._entries = dict(entries or {})
+        self.is_changed = False
 
     def find(self, key: str) -> str | None:
         """Return the digest under a key, None where it is not known."""
-        digest = self._entries.get(key)
+        digest = self._entries.pop(key, None)
         if digest is not None:
-            self.add(key, digest)
+            self._entries[key] = digest
         return digest
 
     def add(self, key: str, digest: str) -> None:
         """Remember a digest."""
         self._entries.pop(key, None)
         self._entries[key] = digest
+        self.is_changed = True
 
     def encode(self) -> bytes:
         """Return the cache as a document that carries a digest of its entries."""
@@ -94,7 +96,7 @@ def decode_cache(data: bytes) -> DigestCache:
     if type(entries) is not list or len(entries) > MAX_ENTRIES or document.get("check") != _check_of(entries):
         return DigestCache()
     pairs = [entry for entry in entries if type(entry) is list and len(entry) == 2 and type(entry[0]) is str and is_digest(entry[1])]
-    return DigestCache({key: digest for key, digest in pairs})
+    return DigestCache(dict(pairs))
 
 
 def read_cache(disk: Disk, path: str) -> DigestCache:

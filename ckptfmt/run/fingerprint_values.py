@@ -269,7 +269,8 @@ def _function_leaf(value: Any, name: str) -> _Texts:
     if "<lambda>" in value.__qualname__:
         what = "cannot be part of a fingerprint: a lambda has no name that tells it from another"
         raise _refuse(name, what, "Define it as a function with a name.")
-    return "function", check_text(f"{value.__module__}.{value.__qualname__}", name), ()
+    module = value.__module__ or getattr(owner, "__module__", None) or type(value).__module__
+    return "function", check_text(f"{module}.{value.__qualname__}", name), ()
 
 
 def _enum_leaf(value: Any, name: str) -> _Texts:

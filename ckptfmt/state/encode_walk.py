@@ -25,16 +25,16 @@ Encoder = Callable[["EncodeWalk", Any, Place], Any]
 _AS_IT_IS = frozenset({type(None), bool, float, bytes})
 
 
-@dataclass(slots=True)
-class TensorLeaf:
-    """One reference to a tensor: its node is `{"$tensor": reference}`, and `reference` is filled when the rows are planned."""
+@dataclass(slots=True, eq=False)
+class TensorLeaf(Extent):
+    """One reference to a tensor, and where that lies.
+
+    Its node is `{"$tensor": reference}`; `reference` is [kind, attributes] until the rows are planned.
+    """
 
     reference: list[Any]
-    kind: str
-    attributes: dict[str, Any]
     strides: tuple[int, ...]
     source: LiveTensor
-    extent: Extent
     place: Place
     owner: Any
 

@@ -18,7 +18,6 @@ from ckptfmt.state.numpy_dtypes import element_type
 from ckptfmt.state.places import Place, refuse, wrong
 from ckptfmt.state.row_memory import Row
 from ckptfmt.state.tensors import LiveTensor, plan_pieces, row_major_strides
-from ckptfmt.state.ties import Extent
 
 if TYPE_CHECKING:
     import jax
@@ -84,14 +83,14 @@ def encode_array(walk: EncodeWalk, array: jax.Array, place: Place) -> dict[str, 
     devices = list(array.devices())
     is_direct = len(devices) == 1 and devices[0].platform == "cpu"
     shape = tuple(array.shape)
-    reference: list[Any] = []
-    extent = Extent(("jax", id(array)), 0, 0, 0, (), True, False, 0, 1)
+    reference = ["jax", {}]
     source = JaxSource(name, array, is_direct=is_direct)
-    walk.leaves.append(TensorLeaf(reference, "jax", {}, row_major_strides(shape), source, extent, place, array))
+    strides = row_major_strides(shape)
+    walk.leaves.append(TensorLeaf(("jax", id(array)), 0, 0, 0, (), True, 0, 1, reference, strides, source, place, array))
     return {"$tensor": reference}
 
 
-def decode_jax_array(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, Any], place: Place) -> jax.Array:
+def decode_jax_array(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, Any], place: Place) -> Any:
     """Rebuild an array; it takes the memory of the row where JAX can use that."""
     jax = require_jax(place)
     if attributes:
@@ -108,8 +107,7 @@ def decode_jax_array(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str
         if array.dtype != host.dtype or array.shape != host.shape:
             raise refuse(place, f"the installed jax makes {array.dtype} of {row.dtype}", "Update jax.")
         row.built["jax"] = array
-    built: jax.Array = row.built["jax"]
-    return built
+    return row.built["jax"]
 
 
 def _wide_types(jax: Any) -> Any:

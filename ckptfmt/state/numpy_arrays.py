@@ -16,7 +16,6 @@ from ckptfmt.state.numpy_dtypes import dtype_of, element_type, require_numpy
 from ckptfmt.state.places import Place, refuse, too_large, wrong
 from ckptfmt.state.row_memory import Row, Strides, checked_view
 from ckptfmt.state.tensors import LiveTensor, RangeSource, dense_strides, plan_pieces, row_major_strides
-from ckptfmt.state.ties import Extent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +44,8 @@ def array_bytes(array: np.ndarray[Any, Any]) -> memoryview:
     """Return the bytes of an array in C order as they lie in memory."""
     import numpy
 
-    return memoryview(array.reshape(-1).view(numpy.uint8)) if array.nbytes else memoryview(b"")
+    octets: Any = array.reshape(-1).view(numpy.uint8) if array.nbytes else b""
+    return memoryview(octets)
 
 
 def encode_array(walk: EncodeWalk, array: np.ndarray[Any, Any], place: Place) -> dict[str, Any]:
@@ -68,29 +68,33 @@ def encode_array(walk: EncodeWalk, array: np.ndarray[Any, Any], place: Place) ->
         order = dense_strides(shape, strides)
         if order is not None and order != row_major_strides(shape):
             attributes["strides"] = list(order)
-    reference: list[Any] = []
-    if array.nbytes:
-        extent = _extent(array, (name, shape, array.strides), has_strides)
-    else:
-        extent = Extent(("numpy", id(given)), 0, 0, 0, (), True, False, 0, 1)
-    walk.leaves.append(TensorLeaf(reference, "numpy", attributes, strides, ArraySource(name, shape, array), extent, place, given))
+    space, address, start, stop = _range(array, given, is_viewable=has_strides)
+    reference = ["numpy", attributes]
+    is_row_major = array.flags.c_contiguous
+    identity = (name, shape, array.strides)
+    source = ArraySource(name, shape, array)
+    walk.leaves.append(TensorLeaf(space, address, start, stop, identity, is_row_major, start, 1, reference, strides, source, place, given))
     return {"$tensor": reference}
 
 
-def range_source(extents: list[Extent], owners: list[Any], start: int, stop: int) -> LiveTensor:
+def range_source(leaves: list[TensorLeaf], start: int, stop: int) -> LiveTensor:
     """Return the source for bytes that several arrays view."""
-    return RangeSource(start, stop - start, list(owners))
+    return RangeSource(start, stop - start, [leaf.owner for leaf in leaves])
 
 
-def _extent(array: np.ndarray[Any, Any], identity: tuple[Any, ...], is_viewable: bool) -> Extent:
+def _range(array: np.ndarray[Any, Any], given: Any, *, is_viewable: bool) -> tuple[Any, int, int, int]:
+    if not array.nbytes:
+        return ("numpy", id(given)), 0, 0, 0
     address = array.__array_interface__["data"][0]
+    if not is_viewable:
+        return "numpy", address, 0, 0
     reach = [(size - 1) * step for size, step in zip(array.shape, array.strides, strict=True)]
     start = address + sum(step for step in reach if step < 0)
     stop = address + sum(step for step in reach if step > 0) + array.itemsize
-    return Extent("numpy", address, start, stop, identity, array.flags.c_contiguous, is_viewable, start, 1)
+    return "numpy", address, start, stop
 
 
-def decode_array(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, Any], place: Place) -> np.ndarray[Any, Any]:
+def decode_array(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, Any], place: Place) -> Any:
     """Rebuild an array on the memory of a row."""
     numpy = require_numpy(place)
     if not attributes.keys() <= {"view", "strides"} or len(attributes) > 1:
@@ -106,8 +110,8 @@ def decode_array(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, An
         offset, shape, strides = 0, row.shape, row.strides or row_major_strides(row.shape)
     try:
         if not prod(shape) * dtype.itemsize:
-            return numpy.ndarray(shape, dtype)  # type: ignore[no-any-return]
-        return numpy.ndarray(shape, dtype, row.data, offset, tuple(step * dtype.itemsize for step in strides))  # type: ignore[no-any-return]
+            return numpy.ndarray(shape, dtype)
+        return numpy.ndarray(shape, dtype, row.data, offset, tuple(step * dtype.itemsize for step in strides))
     except (ValueError, OverflowError, MemoryError) as error:
         raise wrong(place, f"array cannot be rebuilt: {error}", rule="E028") from None
 

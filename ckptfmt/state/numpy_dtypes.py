@@ -103,7 +103,8 @@ def _ml_dtype(name: str, place: Place) -> np.dtype[Any]:
     scalar = getattr(ml_dtypes, name, None)
     if scalar is None:
         raise refuse(place, f"the installed ml_dtypes has no {name}", "Update it with: pip install -U ml_dtypes")
-    return numpy.dtype(scalar)
+    dtype: np.dtype[Any] = numpy.dtype(scalar)
+    return dtype
 
 
 def _describe(dtype: np.dtype[Any]) -> Any:
@@ -148,7 +149,8 @@ def _built(described: Any, depth: int) -> np.dtype[Any]:
     scalar = getattr(ml_dtypes, described, None)
     if scalar is None:
         raise _NotAType
-    return numpy.dtype(scalar)
+    dtype: np.dtype[Any] = numpy.dtype(scalar)
+    return dtype
 
 
 def _simple(text: str) -> np.dtype[Any]:
@@ -185,10 +187,12 @@ def _structured(described: Any, depth: int) -> np.dtype[Any]:
         names.append(field[0])
         formats.append(member)
         offsets.append(field[2])
+    form: Any = {"names": names, "formats": formats, "offsets": offsets, "itemsize": size}
     try:
-        return numpy.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size}, align=is_aligned)  # type: ignore[call-overload,no-any-return]
+        structured: np.dtype[Any] = numpy.dtype(form, align=is_aligned)
     except (TypeError, ValueError, OverflowError):
         raise _NotAType from None
+    return structured
 
 
 def _subarray(member: np.dtype[Any], shape: Any) -> np.dtype[Any]:

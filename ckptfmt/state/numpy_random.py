@@ -39,7 +39,7 @@ def encode_generator(walk: EncodeWalk, generator: np.random.Generator, place: Pl
     name = type(bits).__name__
     if name not in _STATES or type(bits) is not getattr(numpy.random, name):
         raise refuse(place, f"the bit generator {type(bits).__name__} cannot be stored", "Use one of " + ", ".join(_STATES) + ".")
-    seeds = bits.seed_seq
+    seeds: Any = bits.seed_seq
     payload = walk.content(bits.state, place, name)
     if seeds is None:
         payload.append(None)

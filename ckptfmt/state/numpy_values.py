@@ -26,7 +26,7 @@ def encode_scalar(walk: EncodeWalk, scalar: np.generic, place: Place) -> dict[st
     return {"$numpy_scalar": [element_type(scalar.dtype, place), scalar.tobytes()]}
 
 
-def decode_scalar(walk: DecodeWalk, payload: Any, place: Place) -> np.generic:
+def decode_scalar(walk: DecodeWalk, payload: Any, place: Place) -> Any:
     """Rebuild a scalar."""
     numpy = require_numpy(place)
     text, data = check_items(payload, 2, place)
@@ -36,18 +36,15 @@ def decode_scalar(walk: DecodeWalk, payload: Any, place: Place) -> np.generic:
     dtype = dtype_of(text, place)
     if dtype.type is numpy.str_ and dtype.isnative:
         try:
-            value: np.generic = numpy.str_(data.decode("utf-32-le", "surrogatepass"))
+            return numpy.str_(data.decode("utf-32-le", "surrogatepass"))
         except UnicodeDecodeError:
             raise wrong(place, "scalar is wrong", expected="text in UTF-32", found=data) from None
-        return value
     if dtype.type is numpy.bytes_:
-        value = numpy.bytes_(data)
-        return value
+        return numpy.bytes_(data)
     try:
-        value = numpy.ndarray((), dtype, bytearray(data) if data else bytearray(1))[()]
+        return numpy.ndarray((), dtype, bytearray(data) if data else bytearray(1))[()]
     except ValueError as error:
         raise wrong(place, f"scalar is wrong: {error}") from None
-    return value
 
 
 def encode_numpy_dtype(walk: EncodeWalk, dtype: np.dtype[Any], place: Place) -> dict[str, Any]:

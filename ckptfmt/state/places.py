@@ -38,7 +38,7 @@ class Place:
 
     __slots__ = ("_names", "above", "is_key", "level", "step")
 
-    def __init__(self, above: Place | None, step: Any, level: int, is_key: bool) -> None:
+    def __init__(self, above: Place | None, step: Any, level: int, is_key: bool) -> None:  # noqa: FBT001  Made for every value.
         self.above = above
         self.step = step
         self.level = level

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ckptfmt.errors import CheckpointError
-from ckptfmt.format.dtypes import itemsize_bytes
+from ckptfmt.format.dtypes import SIZES, itemsize_bytes
 from ckptfmt.format.layout import MAX_DIMENSION, is_shape
 from ckptfmt.state.places import Place, wrong
 from ckptfmt.state.tensors import TensorMemory, is_dense_order
@@ -85,7 +85,7 @@ class RowTable:
                 if isinstance(error, CheckpointError):
                     raise
                 raise wrong(place, "no such row in the tensor index", found=number, rule="E028") from None
-            itemsize = checked_itemsize(memory.dtype, place)
+            itemsize = SIZES.get(memory.dtype) or checked_itemsize(memory.dtype, place)
             if memory.data.nbytes != prod(memory.shape) * itemsize:
                 raise wrong(place, "size differs from shape and element type", found=memory.data.nbytes, rule="E043")
             row = self._rows[number] = Row(memory, itemsize)

@@ -11,6 +11,7 @@ import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any, Protocol
 
@@ -129,6 +130,7 @@ def plan_pieces(shape: tuple[int, ...], itemsize_bytes: int, block_bytes: int) -
             yield (*outer, slice(start, min(start + rows, length)))
 
 
+@lru_cache(maxsize=1024)
 def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides in elements of a tensor in C order, as torch counts them: an axis without elements counts as one."""
     strides = []

@@ -35,9 +35,11 @@ def encode_any_tensor(walk: EncodeWalk, tensor: torch.Tensor, place: Place) -> d
     if place.is_key:
         raise refuse(place, "a tensor cannot be a key or an element of a set", "Use its name or position instead.")
     try:
+        if tensor.layout is torch.strided:
+            return encode_tensor(walk, tensor, place)
         layout = str(tensor.layout).removeprefix("torch.sparse_")
         if layout not in _PARTS:
-            return encode_tensor(walk, tensor, place)
+            raise refuse(place, f"a tensor of layout {tensor.layout} cannot be stored", "Convert it to a dense or sparse tensor first.")
         if type(tensor) is not torch.Tensor:
             raise refuse(place, "a sparse Parameter cannot be stored", "Store its data, and make it a Parameter after loading.")
         return {"$sparse": _encode_sparse(walk, tensor, layout, place)}
@@ -82,7 +84,7 @@ def decode_sparse(walk: DecodeWalk, payload: Any, place: Place) -> Later:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sparse .* tensor support is in beta", category=UserWarning)
-                tensor = _build_sparse(torch, layout, shape, tensors, bool(attributes.get("coalesced")))
+                tensor = _build_sparse(torch, layout, shape, tensors, is_coalesced=attributes.get("coalesced"))
                 return tensor.requires_grad_(True) if attributes.get("grad") else tensor
         except RuntimeError as error:
             raise wrong(place, f"parts do not make a sparse tensor: {error}", rule="E028") from None
@@ -90,7 +92,7 @@ def decode_sparse(walk: DecodeWalk, payload: Any, place: Place) -> Later:
     return Later([], build)
 
 
-def _build_sparse(torch: Any, layout: str, shape: list[int], tensors: list[Any], is_coalesced: bool) -> Any:
+def _build_sparse(torch: Any, layout: str, shape: list[int], tensors: list[Any], *, is_coalesced: bool | None) -> Any:
     if layout == "coo":
         return torch.sparse_coo_tensor(*tensors, shape, is_coalesced=is_coalesced or None, check_invariants=True)
     return torch.sparse_compressed_tensor(*tensors, shape, layout=getattr(torch, f"sparse_{layout}"), check_invariants=True)

@@ -30,7 +30,6 @@ from ckptfmt.state.tensors import (
     plan_pieces,
     row_major_strides,
 )
-from ckptfmt.state.ties import Extent
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +85,7 @@ class TorchSource(LiveTensor):
             yield memory_at(piece.data_ptr(), piece.numel() * piece.element_size())
 
 
-def _gathered(piece: torch.Tensor, itemsize: int) -> torch.Tensor:
+def _gathered(piece: Any, itemsize: int) -> Any:
     torch = sys.modules["torch"]
     if piece._is_zerotensor():
         return torch.zeros(piece.shape, dtype=piece.dtype, device="cpu")
@@ -101,7 +100,7 @@ def encode_tensor(walk: EncodeWalk, tensor: torch.Tensor, place: Place) -> dict[
     """Encode a reference to a dense tensor, Parameter or Buffer."""
     torch = sys.modules["torch"]
     name, itemsize = _names().get(tensor.dtype) or _refuse_type(tensor, place)
-    if tensor.layout is not torch.strided or tensor.is_nested or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    if tensor.is_nested or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         raise _refuse_wrapper(tensor, place)
     shape = tuple(tensor.shape)
     count = prod(shape)
@@ -109,68 +108,71 @@ def encode_tensor(walk: EncodeWalk, tensor: torch.Tensor, place: Place) -> dict[
         raise too_large(shape, place)
     size_bytes = count * itemsize
     strides = tensor.stride()
-    address = tensor.data_ptr() if tensor.is_cpu else 0
-    is_contiguous = tensor.is_contiguous()
-    has_bits = tensor.is_conj() or tensor.is_neg() or tensor._is_zerotensor()
-    if not (address and is_contiguous and count) or has_bits:
-        extent = _unusual_extent(tensor, name, itemsize, address, has_bits, place)
+    is_cpu = tensor.is_cpu
+    address = tensor.data_ptr() if is_cpu else 0
+    is_row_major = tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg() or tensor._is_zerotensor())
+    reference = _reference(torch, tensor)
+    if is_row_major and address and count:
+        space, start, stop = "torch", address, address + size_bytes
+        if 1 in shape and strides != row_major_strides(shape) and is_dense_order(shape, strides):
+            reference[1]["strides"] = list(strides)
     else:
-        origin = address - int(tensor.storage_offset()) * itemsize
-        extent = Extent("torch", address, address, address + size_bytes, (name, shape, strides), True, True, origin, itemsize)
-
-    kind = "torch"
-    needs_grad = tensor.requires_grad
-    attributes: dict[str, Any] = {}
-    if type(tensor) is not torch.Tensor:
-        kind = "parameter"
-        if not needs_grad:
-            attributes["grad"] = False
-    else:
-        if getattr(tensor, "_is_buffer", False):
-            kind = "buffer"
-        if needs_grad:
-            attributes["grad"] = True
-    if count and not has_bits and (not is_contiguous or (1 in shape and is_dense_order(shape, strides))):
-        order = dense_strides(shape, strides)
+        space, address, start, stop, order = _unusual_range(tensor, shape, itemsize, address, place)
         if order is not None and order != row_major_strides(shape):
-            attributes["strides"] = list(order)
-
-    source = TorchSource(name, shape, size_bytes, tensor, is_direct=is_contiguous and not has_bits and tensor.is_cpu)
-    reference: list[Any] = []
-    walk.leaves.append(TensorLeaf(reference, kind, attributes, strides, source, extent, place, tensor))
+            reference[1]["strides"] = list(order)
+    origin = start - int(tensor.storage_offset()) * itemsize
+    source = TorchSource(name, shape, size_bytes, tensor, is_direct=is_row_major and is_cpu)
+    identity = (name, shape, strides)
+    walk.leaves.append(
+        TensorLeaf(space, address, start, stop, identity, is_row_major, origin, itemsize, reference, strides, source, place, tensor),
+    )
     return {"$tensor": reference}
 
 
-def range_source(extents: list[Extent], owners: list[torch.Tensor], start: int, stop: int) -> LiveTensor:
+def _reference(torch: Any, tensor: torch.Tensor) -> list[Any]:
+    needs_grad = tensor.requires_grad
+    if type(tensor) is not torch.Tensor:
+        return ["parameter", {} if needs_grad else {"grad": False}]
+    return ["buffer" if getattr(tensor, "_is_buffer", False) else "torch", {"grad": True} if needs_grad else {}]
+
+
+def range_source(leaves: list[TensorLeaf], start: int, stop: int) -> LiveTensor:
     """Return the source for bytes that several tensors view: on the processor by address, elsewhere by their storage."""
-    if extents[0].space == "torch":
-        return RangeSource(start, stop - start, list(owners))
+    owners = [leaf.owner for leaf in leaves]
+    if leaves[0].space == "torch":
+        return RangeSource(start, stop - start, owners)
     torch = sys.modules["torch"]
     flat = torch.empty(0, dtype=torch.uint8, device=owners[0].device)
     flat.set_(owners[0].untyped_storage(), start, (stop - start,), (1,))
     return TorchSource("uint8", (stop - start,), stop - start, flat, is_direct=False)
 
 
-def _unusual_extent(tensor: torch.Tensor, name: str, itemsize: int, address: int, has_bits: bool, place: Place) -> Extent:
-    shape, strides = tuple(tensor.shape), tensor.stride()
+def _unusual_range(
+    tensor: torch.Tensor, shape: tuple[int, ...], itemsize: int, address: int, place: Place
+) -> tuple[Any, int, int, int, Strides | None]:
+    """Return space, address, start, stop of a tensor that is not simply in memory, and the order of its elements if it is dense.
+
+    Conjugated and negated tensors, whose bytes are not their values, are tied to their equals only.
+    """
     if tensor.is_meta:
         raise refuse(place, "a tensor on the meta device has no data", "Materialise it, or store its shape and dtype.")
     if 0 in shape:
-        return Extent(("torch", id(tensor)), 0, 0, 0, (), tensor.is_cpu and not has_bits, False, 0, 1)
-    if tensor.is_cpu and not address and not tensor._is_zerotensor():
+        return ("torch", id(tensor)), 0, 0, 0, None
+    if tensor._is_zerotensor():
+        return ("torch", id(tensor)), 0, 0, 0, None
+    if tensor.is_cpu and not address:
         what = "a tensor without memory: its storage was freed, or it wraps another tensor"
         raise refuse(place, what, "Save the tensor that holds the data.")
-    identity = (name, shape, strides)
-    if has_bits:
-        kept = address or id(tensor)
-        return Extent(("torch", str(tensor.device), tensor.is_conj(), tensor.is_neg()), kept, 0, 0, identity, False, False, 0, 1)
-    span = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) * itemsize + itemsize
-    is_row_major = tensor.is_contiguous()
-    offset = int(tensor.storage_offset()) * itemsize
-    if tensor.is_cpu:
-        return Extent("torch", address, address, address + span, identity, is_row_major, True, address - offset, itemsize)
-    space = ("torch", str(tensor.device), tensor.untyped_storage()._cdata)
-    return Extent(space, offset, offset, offset + span, identity, is_row_major, True, 0, itemsize)
+    strides = tensor.stride()
+    device = "" if tensor.is_cpu else str(tensor.device)
+    storage = 0 if tensor.is_cpu else tensor.untyped_storage()._cdata
+    if not tensor.is_cpu:
+        address = int(tensor.storage_offset()) * itemsize
+    if tensor.is_conj() or tensor.is_neg():
+        return ("torch", device, storage, tensor.is_conj(), tensor.is_neg()), address, 0, 0, None
+    span = itemsize * (1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)))
+    space = "torch" if tensor.is_cpu else ("torch", device, storage)
+    return space, address, address, address + span, dense_strides(shape, strides)
 
 
 def _refuse_type(tensor: torch.Tensor, place: Place) -> tuple[str, int]:
@@ -181,13 +183,12 @@ def _refuse_type(tensor: torch.Tensor, place: Place) -> tuple[str, int]:
 
 
 def _refuse_wrapper(tensor: torch.Tensor, place: Place) -> Exception:
-    layout = "nested" if tensor.is_nested else str(tensor.layout)
-    if layout == "torch.strided":
-        return refuse(place, "a tensor inside a function transform (vmap, grad) has no data of its own", "Save outside of the transform.")
-    return refuse(place, f"a tensor of layout {layout} cannot be stored", "Convert it to a dense or sparse tensor first.")
+    if tensor.is_nested:
+        return refuse(place, "a nested tensor cannot be stored", "Store the list of its tensors, from unbind().")
+    return refuse(place, "a tensor inside a function transform (vmap, grad) has no data of its own", "Save outside of the transform.")
 
 
-def decode_tensor(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, Any], place: Place) -> torch.Tensor:
+def decode_tensor(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, Any], place: Place) -> Any:
     """Rebuild a tensor on the memory of a row; on another device than the processor all of a row is moved there once."""
     torch = require_torch(place)
     if type(walk.device) is not torch.device:
@@ -219,14 +220,13 @@ def decode_tensor(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, A
         if row.built is None:
             row.built = {}
         if key not in row.built:
-            row.built[key] = _as_kind(torch, tensor, kind, needs_grad)
+            row.built[key] = _as_kind(torch, tensor, kind, needs_grad=needs_grad)
     except RuntimeError as error:
         raise wrong(place, f"tensor cannot be rebuilt: {error}") from None
-    built: torch.Tensor = row.built[key]
-    return built
+    return row.built[key]
 
 
-def _as_kind(torch: Any, tensor: Any, kind: str, needs_grad: bool) -> Any:
+def _as_kind(torch: Any, tensor: Any, kind: str, *, needs_grad: bool) -> Any:
     if kind == "parameter":
         return torch.nn.Parameter(tensor, requires_grad=needs_grad)
     built = tensor.detach()
@@ -244,7 +244,7 @@ def _dtype_of(name: str, place: Place) -> Any:
     return dtype
 
 
-def _whole(walk: DecodeWalk, row: Row, dtype: Any) -> torch.Tensor:
+def _whole(walk: DecodeWalk, row: Row, dtype: Any) -> Any:
     if row.base is not None and row.is_base_whole:
         return row.base
     torch = sys.modules["torch"]
@@ -262,7 +262,7 @@ def _whole(walk: DecodeWalk, row: Row, dtype: Any) -> torch.Tensor:
     return row.base
 
 
-def _viewed(walk: DecodeWalk, row: Row, dtype: Any, offset: int, shape: tuple[int, ...], strides: Strides) -> torch.Tensor:
+def _viewed(walk: DecodeWalk, row: Row, dtype: Any, offset: int, shape: tuple[int, ...], strides: Strides) -> Any:
     torch = sys.modules["torch"]
     device = walk.device
     if 0 in shape:
@@ -283,4 +283,3 @@ def _rearranged(row: Row, strides: Strides) -> memoryview:
     ordered = torch.frombuffer(target, dtype=carrier).as_strided(row.shape, strides)
     ordered.copy_(torch.frombuffer(row.data, dtype=carrier).view(row.shape))
     return target
-

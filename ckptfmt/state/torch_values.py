@@ -64,11 +64,10 @@ def encode_size(walk: EncodeWalk, value: torch.Size, place: Place) -> dict[str, 
     return {"$torch_size": sizes}
 
 
-def decode_size(walk: DecodeWalk, payload: Any, place: Place) -> torch.Size:
+def decode_size(walk: DecodeWalk, payload: Any, place: Place) -> Any:
     """Rebuild a torch.Size."""
     torch = require_torch(place)
-    size: torch.Size = torch.Size([check_integer(item, -(2**63), 2**63 - 1, place) for item in check_kind(payload, list, place)])
-    return size
+    return torch.Size([check_integer(item, -(2**63), 2**63 - 1, place) for item in check_kind(payload, list, place)])
 
 
 def encode_device(walk: EncodeWalk, value: torch.device, place: Place) -> dict[str, Any]:
@@ -76,7 +75,7 @@ def encode_device(walk: EncodeWalk, value: torch.device, place: Place) -> dict[s
     return {"$torch_device": [value.type, value.index]}
 
 
-def decode_device(walk: DecodeWalk, payload: Any, place: Place) -> torch.device:
+def decode_device(walk: DecodeWalk, payload: Any, place: Place) -> Any:
     """Rebuild a torch.device, whether or not this machine has it."""
     torch = require_torch(place)
     kind, index = check_items(payload, 2, place)

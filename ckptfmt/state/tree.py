@@ -36,11 +36,13 @@ from ckptfmt.state import (
 )
 from ckptfmt.state.decode_walk import Decoder, DecodeWalk, check_items
 from ckptfmt.state.encode_walk import Encoder, EncodeWalk, Instead, TensorLeaf
+from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.places import Place, refuse, wrong
 from ckptfmt.state.row_memory import RowTable
 from ckptfmt.state.tensors import LiveTensor, TensorMemory, TensorSource
-from ckptfmt.state.ties import plan_rows
+from ckptfmt.state.ties import SharedRow, plan_shared_rows
 
+STORAGE_KEY = "__storage__"
 ADVICE = "Register it with ckptfmt.register_codec, or give it a state_dict()."
 
 _PYTHON: dict[type, Encoder] = {
@@ -152,6 +154,7 @@ _OUTLINED = (
     *("$torch_size", "$torch_dtype", "$torch_layout", "$torch_memory_format", "$torch_device", "$torch_generator"),
 )
 
+
 @dataclass(frozen=True, slots=True)
 class EncodedState:
     """A state in packed form (spec 8), and the tensors to which it refers, in the order of their first reference."""
@@ -168,8 +171,9 @@ def encode_state(state: Any) -> EncodedState:
         LimitError: the state is nested too deeply, or a container or tensor is too large for the format.
     """
     walk = EncodeWalk(_encoder_for)
-    tree = walk.run(state)
-    return EncodedState(tree, _place_tensors(walk.leaves))
+    with collector_paused():
+        tree = walk.run(state)
+        return EncodedState(tree, _place_tensors(walk.leaves))
 
 
 def decode_state(tree: Any, tensor_of: Callable[[int], TensorMemory], *, device: Any = "cpu") -> Any:
@@ -182,7 +186,8 @@ def decode_state(tree: Any, tensor_of: Callable[[int], TensorMemory], *, device:
         LimitError: the tree is nested too deeply.
         UnsupportedTypeError: a library that a value needs is not installed, or a type is not registered.
     """
-    return DecodeWalk(_TAGS, RowTable(tensor_of), device).run(tree)
+    with collector_paused():
+        return DecodeWalk(_TAGS, RowTable(tensor_of), device).run(tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,28 +299,44 @@ def _advice(cls: type) -> str:
 
 
 def _place_tensors(leaves: list[TensorLeaf]) -> list[LiveTensor]:
+    """Give every reference its row, in the order of the tree, and return the rows' sources."""
+    shared: dict[int, SharedRow] = {}
+    for row in plan_shared_rows(leaves):
+        shared.update(dict.fromkeys([*row.exact, *(position for position, _ in row.views)], row))
     sources: list[LiveTensor] = []
-    extents = [leaf.extent for leaf in leaves]
-    for number, row in enumerate(plan_rows(extents)):
-        if row.is_range:
-            members = [member for member, _ in row.views]
-            make = numpy_arrays.range_source if leaves[row.member].kind == "numpy" else torch_tensors.range_source
-            source = make([extents[member] for member in members], [leaves[member].owner for member in members], row.start, row.stop)
-            source.keys = (*leaves[row.member].place.names(), "__storage__")
-        else:
-            source = leaves[row.member].source
-            source.keys = leaves[row.member].place.names()
-            source.aliases = [leaves[member].place.names() for member in row.exact[1:]]
-        for member in row.exact:
-            leaf = leaves[member]
-            leaf.reference += (number, leaf.kind, leaf.attributes)
-        for member, offset in row.views:
-            leaf = leaves[member]
-            leaf.attributes.pop("strides", None)
-            leaf.attributes["view"] = [offset, leaf.source.dtype, list(leaf.source.shape), list(leaf.strides)]
-            leaf.reference += (number, leaf.kind, leaf.attributes)
-        sources.append(source)
+    for position, leaf in enumerate(leaves):
+        found = shared.get(position) if shared else None
+        if found is None:
+            leaf.source.keys = leaf.place.names()
+            leaf.reference.insert(0, len(sources))
+            sources.append(leaf.source)
+        elif len(leaf.reference) == 2:
+            _place_shared(found, leaves, len(sources))
+            sources.append(_shared_source(found, leaves))
     return sources
+
+
+def _place_shared(row: SharedRow, leaves: list[TensorLeaf], number: int) -> None:
+    for position in row.exact:
+        leaves[position].reference.insert(0, number)
+    for position, offset in row.views:
+        leaf = leaves[position]
+        attributes = leaf.reference[1]
+        attributes.pop("strides", None)
+        attributes["view"] = [offset, leaf.source.dtype, list(leaf.source.shape), list(leaf.strides)]
+        leaf.reference.insert(0, number)
+
+
+def _shared_source(row: SharedRow, leaves: list[TensorLeaf]) -> LiveTensor:
+    if row.exact:
+        source = leaves[row.exact[0]].source
+        source.keys, *source.aliases = (leaves[position].place.names() for position in row.exact)
+        return source
+    members = [leaves[position] for position, _ in row.views]
+    range_source = torch_tensors.range_source if members[0].space != "numpy" else numpy_arrays.range_source
+    source = range_source(members, row.start, row.stop)
+    source.keys = (*members[0].place.names(), STORAGE_KEY)
+    return source
 
 
 __all__ = ["EncodedState", "Outline", "decode_leaf", "decode_state", "encode_state", "outline_state"]

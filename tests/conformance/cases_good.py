@@ -24,6 +24,12 @@ def empty_state():
     return {}, [], []
 
 
+def by_hand():
+    """The checkpoint of spec 15."""
+    shard, rows = whole([("w", "float32", (2,), floats(1, -2.5))])
+    return {"model": {"w": Ref(0)}, "epoch": 3}, rows, [shard], {"step": 3}
+
+
 def no_mapping():
     """The state is a list with a tensor: its section is the empty text, and its shards are named `state`."""
     shard, rows = whole([("0", "float32", (2,), floats(1.5, -2.5))], section="")
@@ -383,7 +389,7 @@ def deepest():
 
 
 CASES = [
-    *(empty_state, no_mapping, bare_tensor, plain_values, python_tags, registered, numpy_tags, python_random, torch_tags),
+    *(empty_state, by_hand, no_mapping, bare_tensor, plain_values, python_tags, registered, numpy_tags, python_random, torch_tags),
     *(torch_generator, jax_values, sparse),
     *(dtypes_native, dtypes_raw, dtypes_ml, dtypes_numpy, shapes, ties, views, strides, chunked, several_shards, linked_shard),
     *(encoded, names, manifest_members, large_window, deepest),

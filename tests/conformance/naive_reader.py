@@ -60,7 +60,7 @@ def read_manifest(path):  # 4
     demand(manifest["version"][0] == 1, "E006")
     demand(set(manifest["requires"]) <= {"codec:zstd"}, "E007")
     for name in (file["name"] for file in (manifest["metadata"], *manifest["shards"])):
-        demand(re.fullmatch(r"(?!.*\.$)[a-z0-9_][a-z0-9._-]{0,99}", name) and name != "manifest.json", "E009")
+        demand(re.fullmatch(r"(?!.*\.$)[a-z0-9_][a-z0-9._-]{0,127}", name) and name != "manifest.json", "E009")
     return manifest
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, read_manifest
@@ -59,9 +57,8 @@ def read_checkpoint(path: str) -> Checkpoint:
     """Read what is known of a checkpoint without its tensors."""
     directory = open_checkpoint_directory(_DISK, path)
     try:
-        with _without_collection():
-            manifest = read_manifest(directory)
-            metadata = read_metadata(directory, manifest)
+        manifest = read_manifest(directory)
+        metadata = read_metadata(directory, manifest)
     finally:
         directory.close()
     return Checkpoint(path, manifest, metadata, stored_files(path, manifest))
@@ -96,15 +93,3 @@ def _stored_file(path: str, entry: FileEntry) -> StoredFile:
         problem = f"has {status.st_size:,} bytes"
     identity = (status.st_dev, status.st_ino)
     return StoredFile(entry.name, entry.size_bytes, entry.digest, section, problem, identity, status.st_nlink)
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Keep the collector from walking an index of 50,000 rows again and again while it grows: half of the time to read it."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from enum import Enum
 
 from ckptfmt.errors import CheckpointNotFoundError
 from ckptfmt.format.layout import MANIFEST_NAME
 
-_STEP_NAME = re.compile(r"step-([0-9]{1,19})")
-_RUN_NAME = "run.json"
+_RUN_FILE_NAME = "run.json"
 
 
 class Kind(Enum):
@@ -45,12 +43,15 @@ def kind_of(path: str) -> Kind:
         raise NotReadableHereError(f"{path}: neither a directory nor a regular file\nDevices, pipes and sockets are not read.")
     if os.path.lexists(os.path.join(path, MANIFEST_NAME)):
         return Kind.CHECKPOINT
-    names = os.listdir(path)
-    return Kind.RUN if _RUN_NAME in names or any(map(_STEP_NAME.fullmatch, names)) else Kind.CHECKPOINT
+    has_steps = os.path.lexists(os.path.join(path, _RUN_FILE_NAME)) or bool(step_directories(path))
+    return Kind.RUN if has_steps else Kind.CHECKPOINT
 
 
 def step_directories(path: str) -> list[tuple[int, str]]:
-    """Return (step, path) of the checkpoints of a run, in the order of their numbers."""
-    with os.scandir(path) as entries:
-        found = [(match, entry.path) for entry in entries if (match := _STEP_NAME.fullmatch(entry.name)) and entry.is_dir()]
-    return sorted((int(match[1]), step_path) for match, step_path in found)
+    """Return (step, path) of the checkpoints of a run in the order of their numbers, incomplete ones among them."""
+    # Imported here because most paths are checkpoints, which need nothing of the run floor.
+    from ckptfmt.disk.local import LocalDisk
+    from ckptfmt.run.steps import StepDirectory
+
+    directory = StepDirectory(LocalDisk(), path)
+    return [(step, directory.path_of(step)) for step in directory.numbers()]

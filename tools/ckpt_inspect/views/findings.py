@@ -9,12 +9,13 @@ from typing import Any
 from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.output.table import GAP
 from ckpt_inspect.output.units import count_text, duration_text, size_text
-from ckpt_inspect.output.visible import columns, cut_end, visible
+from ckpt_inspect.output.visible import columns, cut_end, padded, visible
 from ckpt_inspect.views.json_values import plain_value
 from ckptfmt.checkpoint.verify import Finding, VerifyReport
 
 _SHOWN_FINDINGS = 20
 _INDENT = "        "
+_WORD_WIDTH = len("incomplete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,9 @@ def verified_lines(verified: Verified, screen: Screen) -> Iterator[str]:
     """Yield the outcome of one checkpoint and what was found."""
     report = verified.report
     color = screen.style.green if verified.is_sound else screen.style.red
-    yield f"{screen.style.bold(visible(report.path))}{GAP}{color(verified.word)}{_detail(verified)}"
+    path, detail = visible(report.path), _detail(verified)
+    yield f"{color(padded(verified.word, _WORD_WIDTH))}{GAP}{screen.style.bold(path)}"
+    yield f"{' ' * _WORD_WIDTH}{GAP}{detail}"
     shown = report.findings if screen.verbosity else report.findings[:_SHOWN_FINDINGS]
     for finding in shown:
         yield from _finding_lines(finding, report.path, screen)
@@ -53,9 +56,9 @@ def _detail(verified: Verified) -> str:
     counts = [(level, sum(finding.level == level for finding in report.findings)) for level in ("error", "warning")]
     found = ", ".join(count_text(count, level) for level, count in counts if count)
     if not verified.is_sound:
-        return f": {found}"
+        return found
     checked = "all but the tensors' data checked" if report.level == "quick" else f"{size_text(report.verified_bytes)} of tensors verified"
-    return f", {checked} in {duration_text(verified.seconds)}" + (f", {found}" if found else "")
+    return f"{checked} in {duration_text(verified.seconds)}" + (f", {found}" if found else "")
 
 
 def _finding_lines(finding: Finding, checkpoint_path: str, screen: Screen) -> Iterator[str]:

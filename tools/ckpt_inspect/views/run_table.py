@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
-from ckpt_inspect.output.table import GAP, Table, number_column, text_column
-from ckpt_inspect.output.units import age_text, count_text, number_text, parse_utc, size_text, utc_text
+from ckpt_inspect.output.table import GAP, Table, labelled, number_column, text_column
+from ckpt_inspect.output.units import number_text, parse_utc, size_text, utc_text
 from ckpt_inspect.output.visible import columns, cut_end, visible
 from ckpt_inspect.sources.run_directory import ListedCheckpoint, RunDirectory
 from ckpt_inspect.views.json_values import metrics_document
@@ -17,12 +17,14 @@ _MAX_METRIC_NAME = 16
 
 def run_lines(run: RunDirectory, screen: Screen) -> Iterator[str]:
     """Yield a line on the run, and one for each checkpoint in the order of its steps."""
-    yield f"{screen.style.bold(visible(run.path))}{GAP}{_total_text(run)}"
+    yield screen.style.bold(visible(run.path))
+    yield ""
+    yield from labelled(_facts(run), screen)
     if not run.checkpoints:
         return
     names = _metric_names(run.checkpoints)
-    heads = [number_column("step"), *map(text_column, ("created (UTC)", "age")), number_column("size")]
-    plain = [_plain_cells(listed, screen) for listed in run.checkpoints]
+    heads = [number_column("step"), text_column("created (UTC)"), number_column("size")]
+    plain = [_plain_cells(listed) for listed in run.checkpoints]
     shown = _fitting(Table(heads, plain, None).widths, run.checkpoints, names, screen)
     heads += [number_column(cut_end(visible(name), _MAX_METRIC_NAME)) for name in shown]
     rows = [(*cells, *_metric_cells(listed, shown)) for cells, listed in zip(plain, run.checkpoints, strict=True)]
@@ -36,21 +38,19 @@ def run_lines(run: RunDirectory, screen: Screen) -> Iterator[str]:
         yield screen.style.dim(cut_end(f"not shown: {hidden}", screen.layout_width))
 
 
-def _total_text(run: RunDirectory) -> str:
+def _facts(run: RunDirectory) -> list[tuple[str, str]]:
     if not run.checkpoints:
-        return "no checkpoints yet"
-    text = f"{count_text(len(run.checkpoints), 'checkpoint')}, {size_text(run.size_bytes)}"
+        return [("checkpoints", "none yet")]
+    size = size_text(run.size_bytes)
     if run.disk_bytes < run.size_bytes:
-        text += f", {size_text(run.disk_bytes)} on disk because unchanged tensors are shared"
-    return text
+        size += f", on disk {size_text(run.disk_bytes)}: what did not change is stored once"
+    return [("checkpoints", f"{len(run.checkpoints):,}"), ("size", size)]
 
 
-def _plain_cells(listed: ListedCheckpoint, screen: Screen) -> tuple[str, str, str, str]:
+def _plain_cells(listed: ListedCheckpoint) -> tuple[str, str, str]:
     if listed.manifest is None:
-        return f"{listed.step:,}", "", "", ""
-    created = parse_utc(listed.manifest.created_at_utc)
-    age = age_text(created, screen.now) if created else ""
-    return f"{listed.step:,}", utc_text(created), age, size_text(listed.size_bytes)
+        return f"{listed.step:,}", "", ""
+    return f"{listed.step:,}", utc_text(parse_utc(listed.manifest.created_at_utc)), size_text(listed.size_bytes)
 
 
 def _line(listed: ListedCheckpoint, row: Sequence[str], table: Table, screen: Screen) -> Iterator[str]:
@@ -68,11 +68,16 @@ def _line(listed: ListedCheckpoint, row: Sequence[str], table: Table, screen: Sc
 
 
 def _metric_names(checkpoints: Sequence[ListedCheckpoint]) -> list[str]:
-    return list(dict.fromkeys(name for listed in checkpoints if listed.manifest for name in listed.manifest.metrics))
+    """Return the names of all metrics, those first that are not the same everywhere."""
+    values: dict[str, set[str]] = {}
+    for listed in checkpoints:
+        for name, value in (listed.manifest.metrics if listed.manifest else {}).items():
+            values.setdefault(name, set()).add(number_text(value))
+    return sorted(values, key=lambda name: len(values[name]) == 1)
 
 
 def _fitting(widths: Sequence[int], checkpoints: Sequence[ListedCheckpoint], names: Sequence[str], screen: Screen) -> list[str]:
-    """Return the metrics whose columns have room beside the others, in the order in which they were first logged."""
+    """Return those metrics, from the first on, whose columns have room beside the others."""
     room = screen.layout_width - sum(widths) - len(GAP) * (len(widths) - 1)
     shown = []
     for name in names:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
-from ckpt_inspect.output.table import GAP, Table, labelled, name_column, number_column, text_column
+from ckpt_inspect.output.table import Table, labelled, name_column, number_column, text_column
 from ckpt_inspect.output.units import age_text, count_text, exact_size_text, number_text, parse_utc, size_text, utc_text
 from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.checkpoint import Checkpoint, StoredFile
@@ -16,12 +15,12 @@ from ckpt_inspect.views.totals import SectionTotal, totals_by_section
 from ckpt_inspect.views.values import dtype_text, fitted, is_inline, type_of
 from ckptfmt.format.digest import PREFIX
 from ckptfmt.format.metadata import TensorRow
-from ckptfmt.format.tree_walk import children_of, iter_leaves
+from ckptfmt.format.tree_walk import children_of
 
 _MANY_LINES = 24
 _SHOWN_LINES = 12
 _DIGEST_LENGTH = 12
-_MAX_VALUE = 40
+_MAX_VALUE = 60
 
 
 def summary_lines(checkpoint: Checkpoint, screen: Screen) -> Iterator[str]:
@@ -39,8 +38,10 @@ def summary_lines(checkpoint: Checkpoint, screen: Screen) -> Iterator[str]:
     yield ""
     yield from _file_lines(checkpoint.files, screen)
     if manifest.fingerprint:
+        from ckpt_inspect.views.fingerprint_lines import fingerprint_lines
+
         yield from titled("fingerprint", screen)
-        yield from _fingerprint_lines(manifest.fingerprint, screen)
+        yield from shortened(fingerprint_lines(manifest.fingerprint, screen), screen)
 
 
 def titled(title: str, screen: Screen) -> Iterator[str]:
@@ -114,7 +115,7 @@ def _held_text(node: Any) -> str:
     """Return a value that has no tensors: itself if it is short, else how much there is."""
     if is_inline(node):
         return f"{type_of(node)} {fitted(node, _MAX_VALUE)}".rstrip()
-    return f"{type_of(node)}, {count_text(sum(1 for _ in iter_leaves(node)), 'value')}"
+    return f"{type_of(node)} of {len(children_of(node) or ()):,}"
 
 
 def _file_lines(files: Sequence[StoredFile], screen: Screen) -> Iterator[str]:
@@ -125,33 +126,3 @@ def _file_lines(files: Sequence[StoredFile], screen: Screen) -> Iterator[str]:
     yield screen.style.bold(table.header())
     lines = [screen.style.red(table.line(row)) if row[-1] else table.line(row) for row in rows]
     yield from shortened(lines, screen)
-
-
-def _fingerprint_lines(fingerprint: Mapping[str, Any], screen: Screen) -> list[str]:
-    if screen.verbosity:
-        return labelled(list(_flattened(fingerprint, "")), screen)
-    pairs = [(visible(key), _compact(value)) for key, value in fingerprint.items()]
-    return list(shortened(labelled(pairs, screen), screen))
-
-
-def _compact(value: Any) -> str:
-    """Return one member of a fingerprint on one line: its own members as `name value`."""
-    if isinstance(value, dict):
-        return ("," + GAP[:1]).join(f"{visible(str(key))} {_scalar(member)}" for key, member in value.items()) or "nothing"
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, str):
-        return visible(value[: len(PREFIX) + _DIGEST_LENGTH] if value.startswith(PREFIX) else value[:500])
-    if isinstance(value, dict | list):
-        return visible(json.dumps(value)[:500])
-    return "none" if value is None else str(value)
-
-
-def _flattened(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, member in value.items():
-            yield from _flattened(member, f"{path}.{key}" if path else key)
-    else:
-        yield visible(path), visible(value) if isinstance(value, str) else _scalar(value)

@@ -58,20 +58,21 @@ class TensorTexts:
         dtype, shape, size_bytes = dtype_text(row.dtype), list(row.shape), row.size_bytes
         remarks = [] if kind == _DEFAULT_KIND else [visible(kind)]
         view = attributes.get("view")
-        is_view = type(view) is list and len(view) == 4
-        if is_view:
+        if not isinstance(view, list) or len(view) != 4:
+            view = None
+        if view is not None:
             dtype, shape = dtype_text(str(view[1])), view[2]
         for name, value in attributes.items():
             if name == "grad":
                 remarks.append("requires grad" if value is True else "without grad")
-            elif name == "view" and is_view:
+            elif name == "view" and view is not None:
                 remarks.append(f"view of {size_text(size_bytes)} at byte {view[0]}, strides {view[3]}")
             else:
                 remarks.append(f"{visible(name)} {value}")
         tied = self.tied_to(node, path)
         if tied is not None:
             remarks.append(f"tied to {visible(tied)}")
-        size = "" if is_view else f" {size_text(size_bytes)}"
+        size = "" if view is not None else f" {size_text(size_bytes)}"
         noted = ", ".join(remarks)
         return visible(f"{dtype} {shape}{size}" + (f"  {noted}" if noted else ""))
 

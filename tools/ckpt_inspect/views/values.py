@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ckpt_inspect.output.units import size_text
-from ckpt_inspect.output.visible import cut_end, visible
+from ckpt_inspect.output.visible import columns, cut_end, visible
 from ckptfmt.format.tree_walk import children_of, tag_of
 
 MAX_TEXT = 200
@@ -122,7 +122,7 @@ def _tagged_text(tag: str, payload: Any, depth: int) -> str:
 
 
 def _inline(kind: str, values: list[Any], depth: int) -> str:
-    opening, closing = _BRACKETS.get(kind, "{}")
+    opening, closing = tuple(_BRACKETS.get(kind, "{}"))
     if depth == 0:
         return f"{opening}...{closing}" if values else opening + closing
     texts = []
@@ -141,18 +141,16 @@ def _inline(kind: str, values: list[Any], depth: int) -> str:
 def fitted(node: Any, width: int) -> str:
     """Return the text of a value in at most `width` columns; a sequence loses whole elements and says how many."""
     text = text_of(node)
-    if len(text) <= width:
+    children = children_of(node) or ()
+    if columns(text) <= width and len(text) < MAX_TEXT:
         return text
-    children = children_of(node)
-    if not children or len(children) < 2:
-        return cut_end(text, width)
-    opening, closing = text[0], text[-1]
-    kept = [_text(child, 1) or type_of(child) for _, child in children[:_INLINE_ITEMS]]
-    while kept:
-        kept.pop()
-        shorter = f"{opening}{', '.join([*kept, f'... {len(children) - len(kept):,} more'])}{closing}"
-        if len(shorter) <= width:
-            return shorter
+    if len(children) > 1 and is_inline(node):
+        opening, closing = _BRACKETS.get(type_of(node), "[]")[:1], _BRACKETS.get(type_of(node), "[]")[1:]
+        shown = [text_of(child) or type_of(child) for _, child in children[:_INLINE_ITEMS]]
+        for count in range(len(shown), 0, -1):
+            shorter = f"{opening}{', '.join(shown[:count])}, ... {len(children) - count:,} more{closing}"
+            if columns(shorter) <= width and count < len(children):
+                return shorter
     return cut_end(text, width)
 
 
@@ -171,7 +169,7 @@ def _moment(payload: list[Any]) -> str:
     zone = offset.get("zone", "") if type(offset) is dict else ""
     if type(offset) is dict and "$timezone" in offset:
         zone = _offset(offset["$timezone"])
-    return f"{text} {zone}".strip()
+    return f"{text}{zone}" if zone[:1] in ("+", "-") else f"{text} {zone}".rstrip()
 
 
 def _offset(payload: list[Any]) -> str:

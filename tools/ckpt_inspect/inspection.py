@@ -1,0 +1,215 @@
+"""Showing what lies under a path: which sources are read and which views they are shown in.
+
+Everything but --stats comes from the manifest, the metadata or a header: no shard of a checkpoint is opened, and neither
+the statistics nor what reads them is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+from typing import TYPE_CHECKING, Any
+
+from ckpt_inspect.output.exit_status import FINE, FOUND_SOMETHING
+from ckpt_inspect.output.messages import report_error
+from ckpt_inspect.output.screen import Screen
+from ckpt_inspect.sources.checkpoint import read_checkpoint
+from ckpt_inspect.sources.location import Kind, NotReadableHereError, kind_of
+from ckpt_inspect.sources.run_directory import read_run
+from ckpt_inspect.sources.safetensors_file import read_safetensors
+from ckpt_inspect.views.checkpoint_document import checkpoint_document
+from ckpt_inspect.views.foreign_file import file_document, file_lines
+from ckpt_inspect.views.run_table import run_document, run_lines
+from ckpt_inspect.views.summary import summary_lines
+from ckpt_inspect.views.tensor_table import TensorSelection, select_tensors, tensor_entries, tensor_lines
+from ckpt_inspect.views.tree import TreeView
+from ckptfmt.errors import CorruptError, FormatError
+from ckptfmt.format.metadata import TensorRow
+
+if TYPE_CHECKING:
+    from ckpt_inspect.sources.tensor_data import Outcome
+
+_SHOWN_DAMAGE = 5
+_SHOWN_TENSORS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be shown. Without tree and tensors it is the overview."""
+
+    has_tree: bool
+    has_tensors: bool
+    has_statistics: bool
+    pattern: str | None
+    order: str | None
+
+
+def show(path: str, request: Request, screen: Screen) -> int:
+    """Show what lies under a path, and return the exit status."""
+    kind = kind_of(path)
+    if kind is Kind.RUN:
+        return _show_run(path, request, screen)
+    subject = _file_subject(path) if kind is Kind.FILE else _checkpoint_subject(path)
+    return _Inspection(subject, request, screen).run()
+
+
+def _show_run(path: str, request: Request, screen: Screen) -> int:
+    run = read_run(path)
+    if request.has_tree or request.has_tensors:
+        example = run.checkpoints[-1].path if run.checkpoints else os.path.join(path, "step-00000100")
+        raise NotReadableHereError(f"{path}: a run has no tensors of its own\nGive one of its checkpoints, such as {example}")
+    if screen.is_json:
+        screen.write_document(run_document(run))
+    else:
+        screen.write_lines(run_lines(run, screen))
+    return FINE
+
+
+def _matcher(pattern: str | None) -> Callable[[str], bool] | None:
+    if pattern is None:
+        return None
+    match = re.compile(translate(pattern)).match
+    return lambda name: match(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a checkpoint and a foreign file have in common: a state with tensors, and ways to describe themselves."""
+
+    tree: Any
+    rows: Sequence[TensorRow]
+    shard_names: Sequence[str]
+    overview: Callable[[Screen], Iterator[str]]
+    document: Callable[[], dict[str, Any]]
+    statistics: Callable[[Sequence[int]], Iterator[Outcome]]
+    is_foreign: bool
+
+
+def _checkpoint_subject(path: str) -> Subject:
+    checkpoint = read_checkpoint(path)
+
+    def statistics(indices: Sequence[int]) -> Iterator[Outcome]:
+        from ckpt_inspect.sources.tensor_data import checkpoint_statistics
+
+        return checkpoint_statistics(path, indices)
+
+    return Subject(
+        tree=checkpoint.metadata.tree,
+        rows=checkpoint.metadata.tensors,
+        shard_names=[shard.name for shard in checkpoint.manifest.shards],
+        overview=lambda screen: summary_lines(checkpoint, screen),
+        document=lambda: checkpoint_document(checkpoint),
+        statistics=statistics,
+        is_foreign=False,
+    )
+
+
+def _file_subject(path: str) -> Subject:
+    file = read_safetensors(path)
+
+    def statistics(indices: Sequence[int]) -> Iterator[Outcome]:
+        from ckpt_inspect.sources.tensor_data import safetensors_statistics
+
+        return safetensors_statistics(file, indices)
+
+    return Subject(
+        tree=file.tree,
+        rows=file.tensors,
+        shard_names=[os.path.basename(path)],
+        overview=lambda screen: file_lines(file, screen),
+        document=lambda: file_document(file),
+        statistics=statistics,
+        is_foreign=True,
+    )
+
+
+class _Inspection:
+    """One subject, shown as the request asks."""
+
+    def __init__(self, subject: Subject, request: Request, screen: Screen) -> None:
+        self._subject = subject
+        self._request = request
+        self._screen = screen
+        self._matches = _matcher(request.pattern)
+        self._selection = select_tensors(subject.rows, subject.shard_names, matches=self._matches, order=request.order)
+        self._damage: list[FormatError] = []
+
+    def run(self) -> int:
+        """Show it; tell on standard error what was found damaged."""
+        try:
+            if self._screen.is_json:
+                self._screen.write_document(self._document())
+            else:
+                self._screen.write_lines(self._lines())
+        except _UnreadableData as error:
+            self._damage.append(error.reason)
+        for damage in self._damage[:_SHOWN_DAMAGE]:
+            report_error(str(damage))
+        if len(self._damage) > _SHOWN_DAMAGE:
+            report_error(f"{len(self._damage) - _SHOWN_DAMAGE:,} more tensors are damaged")
+        return FOUND_SOMETHING if self._damage else FINE
+
+    def _lines(self) -> Iterator[str]:
+        if self._request.has_tree:
+            yield from TreeView(self._subject.tree, self._subject.rows, self._matches).lines(self._screen)
+        if self._request.has_tree and self._request.has_tensors:
+            yield ""
+        if self._request.has_tensors:
+            yield from self._tensor_lines()
+        if not self._request.has_tree and not self._request.has_tensors:
+            yield from self._subject.overview(self._screen)
+            if self._subject.is_foreign and self._selection.rows:
+                yield ""
+                yield from self._first_tensors()
+
+    def _tensor_lines(self) -> Iterator[str]:
+        if not self._selection.rows:
+            yield self._screen.style.dim("no tensor matches")
+        elif self._request.has_statistics:
+            from ckpt_inspect.views.statistics_table import statistics_lines
+
+            yield from statistics_lines(self._selection, self._screen, self._statistics())
+        else:
+            yield from tensor_lines(self._selection, self._screen)
+
+    def _first_tensors(self) -> Iterator[str]:
+        rows = self._selection.rows
+        shown = rows if self._screen.verbosity else rows[:_SHOWN_TENSORS]
+        yield from tensor_lines(TensorSelection(shown, self._selection.shard_names), self._screen)
+        if len(shown) < len(rows):
+            yield self._screen.style.dim(f"... and {len(rows) - len(shown):,} more (--tensors shows all)")
+
+    def _document(self) -> dict[str, Any]:
+        document = self._subject.document()
+        if self._request.has_tree:
+            document["tree"] = list(TreeView(self._subject.tree, self._subject.rows, self._matches).entries())
+        if self._request.has_tensors or self._subject.is_foreign:
+            document["tensors"] = list(self._tensor_entries())
+        return document
+
+    def _tensor_entries(self) -> Iterator[dict[str, Any]]:
+        if not self._request.has_statistics:
+            return tensor_entries(self._selection)
+        from ckpt_inspect.views.statistics_table import statistics_entries
+
+        return statistics_entries(self._selection, self._statistics())
+
+    def _statistics(self) -> Iterator[Outcome]:
+        try:
+            for outcome in self._subject.statistics([index for index, _ in self._selection.rows]):
+                if isinstance(outcome, FormatError):
+                    self._damage.append(outcome)
+                yield outcome
+        except CorruptError as error:
+            raise _UnreadableData(error) from error
+
+
+class _UnreadableData(Exception):
+    """A shard is missing or its header is damaged: what the check found, not a reason that it could not run."""
+
+    def __init__(self, reason: FormatError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason

@@ -1,0 +1,107 @@
+"""Verifying what lies under paths: each checkpoint by itself, a run as all of its checkpoints; one path's failure stops no other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckpt_inspect.failures import message_of, status_of
+from ckpt_inspect.output.exit_status import FINE, FOUND_SOMETHING
+from ckpt_inspect.output.messages import report_error
+from ckpt_inspect.output.progress import ByteProgress
+from ckpt_inspect.output.screen import Screen
+from ckpt_inspect.sources.checkpoint import read_manifest_of
+from ckpt_inspect.sources.location import Kind, NotReadableHereError, kind_of, step_directories
+from ckpt_inspect.views.findings import Verified, closing_lines, verified_document, verified_lines
+from ckptfmt.checkpoint.verify import verify_checkpoint
+from ckptfmt.disk.local import LocalDisk
+from ckptfmt.errors import CheckpointError
+
+_DISK = LocalDisk()
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What has come of the paths so far."""
+
+    results: list[Verified] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    status: int = FINE
+
+    def fail(self, path: str, error: Exception) -> None:
+        """Note that a path could not be verified, and go on with the others."""
+        message = message_of(error)
+        report_error(message)
+        self.errors.append({"path": path, "message": message, "exit_status": status_of(error)})
+        self.status = max(self.status, status_of(error))
+
+
+def verify_paths(given: Sequence[str], level: str, rules_that_fail: Sequence[str], screen: Screen) -> int:
+    """Verify each path, and return the exit status. Warnings of `rules_that_fail` count as failures."""
+    outcome = _Outcome()
+    paths = list(_checkpoints(given, outcome))
+    has_bar = level == "full" and not screen.is_json and not screen.is_quiet
+    with ByteProgress(total_bytes=_total_bytes(paths) if has_bar else 0, is_wanted=has_bar) as progress:
+        for path in paths:
+            progress.label(path)
+            try:
+                verified = _verify(path, level, rules_that_fail, progress)
+            except (CheckpointError, OSError) as error:
+                progress.hide()
+                outcome.fail(path, error)
+                continue
+            outcome.results.append(verified)
+            if not verified.is_sound:
+                outcome.status = max(outcome.status, FOUND_SOMETHING)
+            if not screen.is_json:
+                progress.hide()
+                screen.write_lines(verified_lines(verified, screen))
+    if screen.is_json:
+        screen.write_document(_document(outcome, level))
+    else:
+        screen.write_lines(closing_lines(outcome.results, len(outcome.errors)))
+    return outcome.status
+
+
+def _checkpoints(paths: Sequence[str], outcome: _Outcome) -> Iterator[str]:
+    """Yield the checkpoints that the arguments name; a run stands for all of its own."""
+    for path in paths:
+        try:
+            kind = kind_of(path)
+            if kind is Kind.FILE:
+                raise NotReadableHereError(f"{path}: a single file holds no digests to verify\nGive the directory of a checkpoint.")
+            steps = step_directories(path) if kind is Kind.RUN else []
+            if kind is Kind.RUN and not steps:
+                raise NotReadableHereError(f"{path}: this run has no checkpoints yet")
+        except (CheckpointError, NotReadableHereError, OSError) as error:
+            outcome.fail(path, error)
+            continue
+        yield from [step_path for _, step_path in steps] or [path]
+
+
+def _verify(path: str, level: str, rules_that_fail: Sequence[str], progress: ByteProgress) -> Verified:
+    started = time.monotonic()
+    report = verify_checkpoint(_DISK, path, level=level, on_bytes=progress.advance)
+    is_sound = report.ok and not any(finding.rule in rules_that_fail for finding in report.findings)
+    return Verified(report, is_sound, time.monotonic() - started)
+
+
+def _total_bytes(paths: Sequence[str]) -> int:
+    """Return how many bytes there are to verify; what cannot be read counts nothing here and is reported later."""
+    total = 0
+    for path in paths:
+        with suppress(CheckpointError, OSError):
+            total += sum(shard.size_bytes for shard in read_manifest_of(path).shards)
+    return total
+
+
+def _document(outcome: _Outcome, level: str) -> dict[str, Any]:
+    return {
+        "ok": outcome.status == FINE,
+        "level": level,
+        "checkpoints": [verified_document(verified) for verified in outcome.results],
+        "errors": outcome.errors,
+    }
