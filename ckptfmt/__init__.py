@@ -36,8 +36,15 @@ _HOMES = {
         "UnsupportedTypeError",
         "UnsupportedVersionError",
     ),
+    "run.arguments": ("add_resume_arguments", "run_from_arguments"),
+    "run.cleaning": ("CleanupReport",),
+    "run.data_digests": ("SampledFile",),
+    "run.fingerprint": ("Fingerprint",),
+    "run.mirror": ("MirrorStatus",),
+    "run.restoring": ("RestoreReport", "Restored"),
+    "run.run": ("Run",),
     "state.codecs": ("register_codec",),
-    "state.rng": ("rng_state", "set_rng_state"),
+    "state.rng": ("Rng", "rng_state", "set_rng_state"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -72,7 +79,17 @@ if _TYPE_CHECKING:
     from ckptfmt.errors import RunLockedError as RunLockedError
     from ckptfmt.errors import UnsupportedTypeError as UnsupportedTypeError
     from ckptfmt.errors import UnsupportedVersionError as UnsupportedVersionError
+    from ckptfmt.run.arguments import add_resume_arguments as add_resume_arguments
+    from ckptfmt.run.arguments import run_from_arguments as run_from_arguments
+    from ckptfmt.run.cleaning import CleanupReport as CleanupReport
+    from ckptfmt.run.data_digests import SampledFile as SampledFile
+    from ckptfmt.run.fingerprint import Fingerprint as Fingerprint
+    from ckptfmt.run.mirror import MirrorStatus as MirrorStatus
+    from ckptfmt.run.restoring import Restored as Restored
+    from ckptfmt.run.restoring import RestoreReport as RestoreReport
+    from ckptfmt.run.run import Run as Run
     from ckptfmt.state.codecs import register_codec as register_codec
+    from ckptfmt.state.rng import Rng as Rng
     from ckptfmt.state.rng import rng_state as rng_state
     from ckptfmt.state.rng import set_rng_state as set_rng_state
 

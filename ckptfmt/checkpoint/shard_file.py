@@ -104,7 +104,7 @@ class ShardFile:
         data: memoryview = self.stored(slot)
         key = self.table.keys[slot]
         for _ in encoding.codecs:
-            data = memoryview(decompress_frames(data, raw_size_bytes=encoding.raw_size_bytes, where=f"{self.where}: {key}"))
+            data = memoryview(decompress_frames(data, raw_size_bytes=encoding.raw_size_bytes, where=self.where, tensor=key))
         if len(data) != encoding.raw_size_bytes:
             raise violation("E045", self.where, f"size of {key!r}", expected=encoding.raw_size_bytes, found=len(data), tensor=key)
         if verify and digest_of(data) != encoding.raw_digest:

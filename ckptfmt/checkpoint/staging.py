@@ -12,10 +12,18 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 
-from ckptfmt.checkpoint.directory import find_manifest
+from ckptfmt.checkpoint.directory import find_manifest, open_named_file
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Directory, Disk, LockState, WritableFile
-from ckptfmt.errors import CheckpointExistsError, DurabilityUnknownError, FormatError, NotEnoughSpaceError, RunLockedError
+from ckptfmt.errors import (
+    CheckpointError,
+    CheckpointExistsError,
+    CorruptError,
+    DurabilityUnknownError,
+    FormatError,
+    NotEnoughSpaceError,
+    RunLockedError,
+)
 from ckptfmt.format.layout import MANIFEST_NAME, STEM_LENGTHS_HEX, is_data_name, is_temporary_name, temporary_name
 from ckptfmt.format.manifest import FileEntry, Manifest
 
@@ -30,11 +38,13 @@ class Staging:
         self._disk = disk
         self._durable = durable
         self._made: list[str] = []
+        self._unfinished: set[WritableFile] = set()
+        self._is_locked = self._may_sweep = False
         self._is_published = False
         self._is_new = _make_checkpoint_directory(disk, path, durable=durable)
         self.directory = disk.open_directory(path)
         try:
-            self._may_sweep = self._lock()
+            self._lock()
             self.previous = self._find_previous(overwrite=overwrite)
             self._sweep_litter()
             self._taken = set(self.directory.names())
@@ -51,20 +61,20 @@ class Staging:
         self._close()
 
     def _close(self) -> None:
-        self.directory.close()
-        if self._is_new and not self._is_published:
-            # Only an empty directory goes; it holds something if another writer came after us.
+        if self._is_new and self._is_locked and not self._is_published:
+            # Only an empty directory goes, and under the lock: two writers may have found it missing at the same time.
             with suppress(OSError):
                 self._disk.remove_directory(self.path)
+        self.directory.close()
 
-    def _lock(self) -> bool:
+    def _lock(self) -> None:
         state = self.directory.try_lock()
         if state is LockState.BUSY:
             raise RunLockedError(
                 f"{self.path}: another process or thread is saving into this checkpoint\nWait for it, or save under another path.",
                 path=self.path,
             )
-        return state is LockState.HELD
+        self._is_locked = self._may_sweep = state is LockState.HELD
 
     def _find_previous(self, *, overwrite: bool) -> Manifest | None:
         try:
@@ -116,7 +126,9 @@ class Staging:
         """Create a temporary file that `seal` gives its name."""
         name = temporary_name(stem, secrets.token_hex(16))
         self._made.append(name)
-        return self.directory.create(name, size_bytes=size_bytes)
+        file = self.directory.create(name, size_bytes=size_bytes)
+        self._unfinished.add(file)
+        return file
 
     def seal(self, file: WritableFile, temporary: str, *, stem: str, digest_hex: str, suffix: str) -> str:
         """Make a written file durable and give it the name of its digest; return that name."""
@@ -143,11 +155,14 @@ class Staging:
         )
 
     def adopt(self, source: Directory, entry: FileEntry) -> str | None:
-        """Take over a shard of a base by a hard link; return its name here, or None where links do not work."""
-        if self.previous is not None and any(
-            (file.name, file.digest, file.size_bytes) == (entry.name, entry.digest, entry.size_bytes) for file in self.previous.files()
-        ):
+        """Take over a shard of a base by a hard link; return its name here, or None where links do not work.
+
+        Raises:
+            CorruptError: the base lacks the file, or has it in another size.
+        """
+        if self._holds(entry):
             return entry.name
+        open_named_file(source, entry).close()
         stem, _, rest = entry.name.rpartition("-")
         digest_hex = entry.digest.rpartition(":")[2]
         suffix = rest[rest.index(".") :] if "." in rest else ""
@@ -158,6 +173,17 @@ class Staging:
         self._made.append(name)
         return name
 
+    def _holds(self, entry: FileEntry) -> bool:
+        """Tell whether the previous manifest names this very file, and it is here in its full size."""
+        known = (entry.name, entry.digest, entry.size_bytes)
+        if self.previous is None or known not in [(file.name, file.digest, file.size_bytes) for file in self.previous.files()]:
+            return False
+        try:
+            open_named_file(self.directory, entry).close()
+        except CorruptError:
+            return False
+        return True
+
     def publish(self, manifest: bytes, *, digest: str) -> None:
         """Commit: make the names durable, put the manifest in place, make that durable, remove what it replaces.
 
@@ -167,11 +193,7 @@ class Staging:
         self._sync_directory()
         file = self.create("manifest", size_bytes=len(manifest))
         temporary = self.last_created
-        try:
-            file.write(manifest)
-        except BaseException:
-            file.close()
-            raise
+        file.write(manifest)
         self._finish(file)
         self._replace_manifest(temporary, digest)
         try:
@@ -182,7 +204,7 @@ class Staging:
                 "It may be lost in a power cut. Nothing older was removed. Check the disk and save again.",
                 path=self.path,
             ) from error
-        if self._may_sweep:
+        if self._is_locked:
             self._remove_replaced(digest)
 
     def _finish(self, file: WritableFile) -> None:
@@ -190,6 +212,7 @@ class Staging:
             if self._durable:
                 file.sync()
         finally:
+            self._unfinished.discard(file)
             file.close()
 
     def _replace_manifest(self, temporary: str, digest: str) -> None:
@@ -198,12 +221,12 @@ class Staging:
         try:
             self.directory.rename(temporary, MANIFEST_NAME)
         except OSError:
-            # A network file system may report the failure of a rename that took place.
+            # A network file system may report the failure of a rename that took place. Where it cannot be told, all files stay.
             with suppress(FormatError, OSError):
                 visible = find_manifest(self.directory)
-                if visible is not None and visible.digest == digest:
+                self._is_published = visible is not None and visible.digest == digest
+                if self._is_published:
                     return
-            self._is_published = False
             raise
 
     def _remove_replaced(self, digest: str) -> None:
@@ -215,6 +238,10 @@ class Staging:
 
     def abort(self) -> None:
         """Remove what this save has written; what was there before stays."""
+        # Closed first: a file that is open keeps its space after its name is gone.
+        for file in tuple(self._unfinished):
+            with suppress(OSError):
+                file.close()
         for name in self._made:
             with suppress(OSError):
                 self.directory.unlink(name)
@@ -246,3 +273,15 @@ def not_enough_space(path: str, needed_bytes: int, free_bytes: int) -> NotEnough
 def is_full(error: OSError) -> bool:
     """Tell whether an error of the system means that there is no space."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def became_full(path: str, error: OSError) -> NotEnoughSpaceError | None:
+    """Return the error for a disk that became full during a save, or None if that is not what the system reports."""
+    if isinstance(error, CheckpointError) or not is_full(error):
+        return None
+    where = str(error.filename or path)
+    return NotEnoughSpaceError(
+        f"{where}: the disk became full during the save: {error.strerror}\n"
+        "Free some space and save again. What was stored here before is unchanged.",
+        path=where,
+    )

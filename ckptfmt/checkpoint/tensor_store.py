@@ -80,6 +80,10 @@ class TensorStore:
             for _ in pool.map(verify, range(len(batches))):
                 pass
 
+    def is_verified(self, shard: int, slot: int) -> bool:
+        """Tell whether the stored bytes of a slot have been found sound."""
+        return (shard, slot) in self._verified
+
     def _prefetch(self, batch: Sequence[Slot]) -> None:
         for shard, slots in groupby(batch, key=itemgetter(0)):
             members = [slot for _, slot in slots]
@@ -99,15 +103,17 @@ class TensorStore:
 
     def _verify_batch(self, batch: Sequence[Slot], report: Callable[[int, FormatError | None], None], *, is_strict: bool) -> None:
         size_bytes = 0
+        sound: list[Slot] = []
         for shard, slot in batch:
             try:
                 self.shards[shard].verify_slot(slot)
+                sound.append((shard, slot))
             except FormatError as error:
                 if is_strict:
                     raise
                 report(0, error)
             size_bytes += self.shards[shard].table.sizes[slot]
-        self._verified.update(batch)
+        self._verified.update(sound)
         report(size_bytes, None)
 
     def memory(self, row_index: int) -> TensorMemory:

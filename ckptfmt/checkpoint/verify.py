@@ -166,11 +166,12 @@ class _Verifier:
     def _check_slots(self, metadata: Metadata, shards: Mapping[int, ShardFile]) -> None:
         """Hash every slot, stale ones too, and decode what is encoded."""
         slots = [(index, slot) for index in shards for slot in range(len(metadata.shards[index].sizes))]
-        TensorStore(metadata, shards, verify=True).verify_slots(slots, on_bytes=self._count, on_damage=self._fail)
-        for index, shard in shards.items():
-            for slot in metadata.shards[index].encodings:
+        store = TensorStore(metadata, shards, verify=True)
+        store.verify_slots(slots, on_bytes=self._count, on_damage=self._fail)
+        for index, slot in slots:
+            if slot in metadata.shards[index].encodings and store.is_verified(index, slot):
                 try:
-                    shard.chunk_bytes(slot, verify=True)
+                    shards[index].chunk_bytes(slot, verify=True)
                 except FormatError as error:
                     self._fail(error)
 

@@ -19,9 +19,9 @@ from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_f
 from ckptfmt.checkpoint.info import CheckpointInfo, describe
 from ckptfmt.checkpoint.metadata_file import read_metadata
 from ckptfmt.checkpoint.shard_plan import PlannedTensor, ShardPlan, name_tensors, plan_shards
-from ckptfmt.checkpoint.staging import Staging, is_full, not_enough_space
+from ckptfmt.checkpoint.staging import Staging, became_full
 from ckptfmt.disk.protocol import Directory, Disk
-from ckptfmt.errors import CheckpointError, CorruptError
+from ckptfmt.errors import CorruptError
 from ckptfmt.format.digest import Hasher, digest_of, format_digest, shard_digest
 from ckptfmt.format.layout import section_stem
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry, decode_manifest, encode_manifest
@@ -50,13 +50,13 @@ class SaveOptions:
 
 def write_checkpoint(disk: Disk, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
     """Write a state as a checkpoint, durably and atomically, and return what was committed."""
-    with Staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
-        try:
+    try:
+        with Staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
             return _Writer(disk, staging, state, options).write()
-        except OSError as error:
-            if isinstance(error, CheckpointError) or not is_full(error):
-                raise
-            raise not_enough_space(str(error.filename or path), 0, staging.directory.free_bytes()) from error
+    except OSError as error:
+        if (no_space := became_full(path, error)) is not None:
+            raise no_space from error
+        raise
 
 
 class _Writer:

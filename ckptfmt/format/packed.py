@@ -21,7 +21,7 @@ def pack(value: Any) -> bytes:
     """Encode a value of None, bool, int, float, str, bytes, list and dict with str keys.
 
     Raises:
-        TypeError, ValueError, OverflowError: it holds anything else.
+        TypeError, ValueError, OverflowError: it holds something that msgpack cannot encode.
     """
     packer = msgpack.Packer(use_bin_type=True, strict_types=True, autoreset=True)
     try:
@@ -58,6 +58,10 @@ def _checked_map(members: dict[Any, Any]) -> dict[Any, Any]:
     return members
 
 
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise ValueError("a value of an extension type")
+
+
 def unpack(data: bytes, *, where: str) -> Any:
     """Decode one value in packed form; anything else is a violation of E024.
 
@@ -73,6 +77,7 @@ def unpack(data: bytes, *, where: str) -> Any:
             strict_map_key=True,
             timestamp=0,
             object_hook=_checked_map,
+            ext_hook=_refuse_extension,
             max_array_len=max_items,
             max_map_len=max_items,
             max_ext_len=0,

@@ -8,6 +8,9 @@ Source: RFC 8878.
 
 from __future__ import annotations
 
+from typing import Any
+
+from ckptfmt.errors import FormatError
 from ckptfmt.format.layout import MAX_WINDOW_BYTES
 from ckptfmt.format.rules import violation
 
@@ -50,22 +53,31 @@ def decompress(data: bytes, *, raw_size_bytes: int, where: str) -> bytes:
         raise violation("E021", where, f"zstd frame does not decompress: {error}") from None
 
 
-def decompress_frames(data: bytes | memoryview, *, raw_size_bytes: int, where: str) -> bytearray:
-    """Decompress frames whose contents together must have `raw_size_bytes`; allocates no more than that. Spec 11."""
+def decompress_frames(data: bytes | memoryview, *, raw_size_bytes: int, where: str, tensor: str | None = None) -> bytearray:
+    """Decompress frames whose contents together must have `raw_size_bytes`; allocates no more than that. Spec 11.
+
+    `tensor` names the slot in messages.
+    """
     import zstandard
+
+    def refuse(what: str, expected: Any = None, found: Any = None) -> FormatError:
+        subject = f"tensor {tensor!r}: {what}" if tensor is not None else what
+        return violation("E045", where, subject, expected=expected, found=found, tensor=tensor)
 
     if raw_size_bytes > len(data) * MAX_RATIO:
         limit = f"at most {len(data) * MAX_RATIO} bytes"
-        raise violation("E045", where, "declared size of the decoded bytes", expected=limit, found=raw_size_bytes)
-    raw = bytearray(raw_size_bytes)
+        raise refuse("declared size of the decoded bytes", limit, raw_size_bytes)
     filled = 0
     try:
+        raw = bytearray(raw_size_bytes)
         with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(data, read_across_frames=True) as reader:
             while filled < raw_size_bytes and (count := reader.readinto(memoryview(raw)[filled:])):
                 filled += count
             is_longer = bool(reader.read(1))
     except zstandard.ZstdError as error:
-        raise violation("E045", where, f"zstd frames do not decompress: {error}") from None
+        raise refuse(f"zstd frames do not decompress: {error}") from None
+    except MemoryError:
+        raise refuse("declared size of the decoded bytes is more than the memory of this machine", found=raw_size_bytes) from None
     if filled != raw_size_bytes or is_longer:
-        raise violation("E045", where, "size of the decoded bytes", expected=raw_size_bytes, found="more" if is_longer else filled)
+        raise refuse("size of the decoded bytes", raw_size_bytes, "more" if is_longer else filled)
     return raw

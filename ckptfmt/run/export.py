@@ -164,7 +164,9 @@ class _Place:
         path = join(self._directory.path, name)
         if name in self._directory.names() and not self._exporter.overwrite:
             if not self._is_equal(temporary, name):
-                raise CheckpointExistsError(f"{path}: exists with other content\nExport to another directory, or pass overwrite=True.", path=path)
+                raise CheckpointExistsError(
+                    f"{path}: exists with other content\nExport to another directory, or pass overwrite=True.", path=path
+                )
             self._discard(temporary)
         else:
             self._directory.rename(temporary, name)

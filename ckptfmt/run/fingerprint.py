@@ -47,6 +47,7 @@ _DISK = LocalDisk()
 
 PathLike = str | os.PathLike[str]
 DataSource = PathLike | SampledFile
+_DATA_SOURCES = (str, os.PathLike, SampledFile)
 
 
 class Fingerprint:
@@ -225,7 +226,7 @@ def _data_fields(data: Any, hasher: DataHasher, *, is_sampled: bool) -> dict[str
     if isinstance(data, Mapping):
         named = [(str(name), source) for name, source in data.items()]
     else:
-        sources = [data] if isinstance(data, DataSource) else list(data)
+        sources = [data] if isinstance(data, _DATA_SOURCES) else list(data)
         named = _named_sources(sources)
     leaves: dict[str, Leaf] = {}
     for name, source in named:
@@ -240,7 +241,7 @@ def _named_sources(sources: list[Any]) -> list[tuple[str, DataSource]]:
     """Name paths by their last components; the same path twice is one."""
     by_path: dict[str, Any] = {}
     for source in sources:
-        if not isinstance(source, DataSource):
+        if not isinstance(source, _DATA_SOURCES):
             raise UnsupportedTypeError(
                 f"data: expected paths, found {type(source).__module__}.{type(source).__qualname__}\n"
                 "Give arrays and tensors with a name: data={'train': array}.",

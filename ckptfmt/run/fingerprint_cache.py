@@ -141,7 +141,7 @@ def _replace(directory: Directory, name: str, data: bytes) -> bool:
         finally:
             file.close()
         directory.rename(temporary, name)
-    except OSError:
+    except (OSError, ValueError):
         with suppress(OSError):
             directory.unlink(temporary)
         return False

@@ -25,8 +25,9 @@ class Identity:
         self._fingerprint = fingerprint
         self._on_mismatch = on_mismatch
         self._allow_changes = tuple(allow_changes)
-        self._stored = self._read()
+        self._stored: RunFile | None = None
         self._is_established = False
+        self.read()
 
     @property
     def document(self) -> Mapping[str, Any] | None:
@@ -35,13 +36,14 @@ class Identity:
             return self._fingerprint.to_document()
         return None if self._stored is None else self._stored.fingerprint
 
-    def _read(self) -> RunFile | None:
+    def read(self) -> None:
+        """Read run.json, where there is one."""
         try:
             directory = self._disk.open_directory(self._path)
         except FileNotFoundError:
-            return None
+            return
         try:
-            return find_run_file(directory)
+            self._stored = find_run_file(directory)
         finally:
             directory.close()
 

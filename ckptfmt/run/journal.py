@@ -12,14 +12,14 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ckptfmt.checkpoint.staging import is_full, not_enough_space
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Directory, Disk, WritableFile
-from ckptfmt.errors import DurabilityUnknownError, RunLockedError
+from ckptfmt.errors import DurabilityUnknownError, NotEnoughSpaceError, RunLockedError
 from ckptfmt.format.journal_header import FIRST, NEXT, SNAPSHOT, encode_header
 from ckptfmt.format.journal_record import Position, encode_record, encode_value
 from ckptfmt.run.journal_reader import JournalContent, content_of
@@ -71,8 +71,11 @@ class Journal:
         # Every segment with the size at which this session has read or left it, and those that the next one must list.
         self._sizes = {segment.name: segment.size_bytes for segment in scan.segments}
         self._unlisted = scan.unlisted
+        # Segments that this session left or replaced: they may be there or not.
+        self._left: set[str] = set()
         is_replaced = scan.root is not None and scan.root.kind == SNAPSHOT
         self._replaced = [segment.name for segment in scan.replaced] if is_replaced else []
+        self._left.update(self._replaced)
 
     @classmethod
     def open_for_append(
@@ -134,20 +137,19 @@ class Journal:
         with self._lock:
             self._check_usable()
             segment = self._segment or self._begin()
-            self._pending.append(payload)
-            try:
-                record, position = encode_record(payload, mark=segment.mark, after=segment.position, acknowledged=self._base.number)
-                segment.write(record)
-                segment.position = position
-                if flush or self._is_flush_due():
-                    self._commit(segment)
-                return position.number
-            except BaseException as error:
-                # A record that was acknowledged after all stays.
-                if self._pending:
-                    self._pending.pop()
-                self._give_up()
-                raise self._explained(error, len(payload)) from error
+            pending_count = len(self._pending)
+            with self._giving_up(len(payload)):
+                try:
+                    self._pending.append(payload)
+                    record, position = encode_record(payload, mark=segment.mark, after=segment.position, acknowledged=self._base.number)
+                    segment.write(record)
+                    segment.position = position
+                    if flush or self._is_flush_due():
+                        self._commit(segment)
+                except BaseException:
+                    del self._pending[pending_count:]
+                    raise
+            return position.number
 
     def flush(self) -> None:
         """Acknowledge every record so far: when this returns, they survive a power cut. If it raises, it may be called again."""
@@ -156,13 +158,9 @@ class Journal:
             if not self._pending:
                 return
             segment = self._segment or self._begin()
-            if not self._pending:
-                return
-            try:
-                self._commit(segment)
-            except BaseException as error:
-                self._give_up()
-                raise self._explained(error, sum(map(len, self._pending))) from error
+            if self._pending:
+                with self._giving_up(0):
+                    self._commit(segment)
 
     def compact(self, values: Iterable[Any]) -> None:
         """Put `values` in the place of all records, whole or not at all, and remove the old segments.
@@ -175,12 +173,10 @@ class Journal:
             self._check_usable()
             sizes = self._sizes | ({self._segment.name: self._segment.size_bytes} if self._segment else {})
             self._highest_number += 1
-            try:
+            with self._naming_a_full_disk(sum(map(len, payloads))):
                 snapshot = write_snapshot(
                     self._directory, payloads, number=self._highest_number, base_number=self.last_number, seen=self._unlisted | sizes
                 )
-            except OSError as error:
-                raise self._explained(error, sum(map(len, payloads))) from error
             self._adopt(snapshot, sizes)
             try:
                 self._directory.sync()
@@ -193,7 +189,8 @@ class Journal:
             try:
                 self._check_alone(sizes)
             except RunLockedError:
-                self._directory.unlink(snapshot.name)
+                with suppress(OSError):
+                    self._directory.unlink(snapshot.name)
                 raise
             self._remove_replaced()
 
@@ -244,7 +241,7 @@ class Journal:
             record, position = encode_record(payload, mark=header.mark, after=position, acknowledged=self._base.number)
             pieces.append(record)
         data = b"".join(pieces)
-        try:
+        with self._giving_up(len(data)):
             file = self._directory.create(header.name, size_bytes=len(data))
             self._segment = segment = _OpenSegment(header.name, header.mark, file, position)
             # Our name is visible now. Another writer writes first and looks at the names then, so one of us sees the other.
@@ -252,9 +249,6 @@ class Journal:
             segment.write(data)
             if self._pending:
                 self._commit(segment)
-        except BaseException as error:
-            self._give_up()
-            raise self._explained(error, len(data)) from error
         return segment
 
     def _commit(self, segment: _OpenSegment) -> None:
@@ -271,18 +265,34 @@ class Journal:
         self._unlisted = {segment.name: segment.size_bytes}
         self._remove_replaced()
 
-    def _give_up(self) -> None:
-        """Leave the segment after a failure; the next one lists it, at the largest size that it may have."""
-        segment, self._segment = self._segment, None
-        if segment is None:
-            return
-        with suppress(OSError):
-            segment.file.close()
-        self._unlisted[segment.name] = self._sizes[segment.name] = segment.size_bytes
-        if not segment.has_flushed:
-            with suppress(OSError):
-                self._directory.unlink(segment.name)
-                del self._sizes[segment.name]
+    @contextmanager
+    def _giving_up(self, needed_bytes: int) -> Iterator[None]:
+        """Leave the segment if the block fails; the next one lists it, at the largest size that it may have."""
+        try:
+            with self._naming_a_full_disk(needed_bytes):
+                yield
+        except BaseException:
+            segment, self._segment = self._segment, None
+            if segment is not None:
+                self._left.add(segment.name)
+                self._unlisted[segment.name] = self._sizes[segment.name] = segment.size_bytes
+                with suppress(OSError):
+                    segment.file.close()
+                if not segment.has_flushed:
+                    with suppress(OSError):
+                        self._directory.unlink(segment.name)
+            raise
+
+    @contextmanager
+    def _naming_a_full_disk(self, needed_bytes: int) -> Iterator[None]:
+        try:
+            yield
+        except NotEnoughSpaceError:
+            raise
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise not_enough_space(self._directory.path, needed_bytes, 0) from error
 
     def _seal(self) -> None:
         """Say at the end of the segment that everything in it was acknowledged. Only a witness: if it is lost, nothing else is."""
@@ -302,6 +312,7 @@ class Journal:
         self._pending.clear()
         self._appended_at = None
         self._base = snapshot.position
+        self._left |= set(replaced)
         self._replaced = list(replaced)
         self._unlisted = {snapshot.name: snapshot.size_bytes}
         self._sizes = replaced | self._unlisted
@@ -315,14 +326,15 @@ class Journal:
             while self._replaced:
                 with suppress(FileNotFoundError):
                     self._directory.unlink(self._replaced[-1])
-                self._sizes.pop(self._replaced.pop(), None)
+                self._replaced.pop()
 
     def _check_alone(self, sizes: dict[str, int]) -> None:
         """Refuse to go on if somebody else has made or removed a segment, or one of `sizes` has grown."""
         known = set(self._sizes) | ({self._segment.name} if self._segment else set())
-        strangers = known.symmetric_difference(segment_names(self._directory))
+        names = set(segment_names(self._directory))
+        strangers = (names ^ known) - self._left
         if not strangers:
-            strangers = {name for name in sizes if name in self._sizes and self._size_of(name) > sizes[name]}
+            strangers = {name for name in names & set(sizes) if self._size_of(name) > sizes[name]}
         if strangers:
             path = self._directory.path
             self._failure = RunLockedError(
@@ -338,9 +350,3 @@ class Journal:
             return file.size_bytes
         finally:
             file.close()
-
-    def _explained(self, error: BaseException, needed_bytes: int) -> BaseException:
-        """Return what to raise for an error: a full disk gets a name."""
-        if isinstance(error, OSError) and is_full(error):
-            return not_enough_space(self._directory.path, needed_bytes, 0)
-        return error

@@ -117,6 +117,8 @@ class SegmentReader:
         self.segment = segment
         self._header = stored.header
         self._chain = chain
+        # The first record is tied to the header, not to the record before it in another segment.
+        self._link = stored.link
         self.offset_bytes = stored.size_bytes
         self.rest_bytes = 0
         self.is_sealed = False
@@ -138,7 +140,8 @@ class SegmentReader:
         piece_bytes = PIECE_BYTES
         while not self.is_sealed and self.offset_bytes < file.size_bytes:
             data = file.read(self.offset_bytes, piece_bytes)
-            found = take_records(data, mark=self.segment.mark, after=self._chain.position)
+            found = take_records(data, mark=self.segment.mark, after=Position(self._chain.position.number, self._link))
+            self._link = found.links[-1] if found.links else self._link
             self.offset_bytes += found.size_bytes
             self.is_sealed = found.is_sealed
             self.has_flushed = self.has_flushed or found.acknowledged > self._header.base.number

@@ -21,11 +21,11 @@ from ckptfmt.disk.paths import join, make_directories
 from ckptfmt.disk.protocol import Directory, Disk
 from ckptfmt.errors import CheckpointError
 from ckptfmt.format.layout import MANIFEST_NAME, temporary_name
+from ckptfmt.run.history import HISTORY_NAME
 from ckptfmt.run.run_file import RUN_FILE_NAME
 from ckptfmt.run.steps import StepDirectory
 
 MIN_GENERATIONS = 2
-HISTORY_NAME = "history"
 _COPY_BYTES = 8 * 2**20
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -50,9 +50,9 @@ class Mirror:
         self._target = StepDirectory(disk, target)
         self._verified: set[int] = set()
         self._last_error: str | None = None
-        self._wake = threading.Event()
-        self._idle = threading.Event()
-        self._idle.set()
+        self._changed = threading.Condition()
+        self._requested = 0
+        self._tried = 0
         self._is_closing = False
         self._thread: threading.Thread | None = None
 
@@ -63,23 +63,27 @@ class Mirror:
 
     def update(self) -> None:
         """Copy what the mirror lacks, in the background."""
-        self._idle.clear()
-        self._wake.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="ckptfmt-mirror", daemon=True)
-            self._thread.start()
+        with self._changed:
+            self._requested += 1
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ckptfmt-mirror", daemon=True)
+                self._thread.start()
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until the copies under way are done or have failed; tell whether nothing is pending."""
-        self._idle.wait(timeout_seconds)
+        """Wait until what was asked for so far has been tried once; tell whether nothing is pending."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._tried >= self._requested, timeout_seconds)
         return not self.status().pending
 
-    def close(self) -> None:
-        """Finish the copies under way; one last attempt is made for what has failed."""
+    def update_and_close(self) -> None:
+        """Try once more what is missing, and end the thread."""
         if self._thread is None:
             return
-        self._is_closing = True
-        self._wake.set()
+        with self._changed:
+            self._requested += 1
+            self._is_closing = True
+            self._changed.notify_all()
         self._thread.join()
         self._thread = None
 
@@ -103,33 +107,23 @@ class Mirror:
         return [entry.step for entry in self._source.committed()] if self._source.exists() else []
 
     def _run(self) -> None:
-        pause_seconds = _FIRST_PAUSE_SECONDS
+        pause_seconds: float | None = None
         while True:
-            has_failed = not self._attempt()
-            if has_failed and not self._is_closing:
-                # Whoever waits is told of the failure; the next attempt comes with the next commit or after the pause.
-                self._idle.set()
-                self._wake.wait(pause_seconds)
-                pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
-                self._wake.clear()
-                continue
-            pause_seconds = _FIRST_PAUSE_SECONDS
-            if not self._wake.is_set() or self._is_closing:
-                self._idle.set()
-            if self._is_closing:
+            with self._changed:
+                # After a failure the next try comes with the next request, or when the pause is over.
+                self._changed.wait_for(lambda: self._requested > self._tried, pause_seconds)
+                request, is_last = self._requested, self._is_closing
+            try:
+                self._copy_missing()
+                self._last_error, pause_seconds = None, None
+            except (OSError, CheckpointError) as error:
+                self._last_error = f"{type(error).__name__}: {error}"
+                pause_seconds = min(2 * (pause_seconds or _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+            with self._changed:
+                self._tried = request
+                self._changed.notify_all()
+            if is_last:
                 return
-            self._wake.wait()
-            self._wake.clear()
-
-    def _attempt(self) -> bool:
-        self._wake.clear()
-        try:
-            self._copy_missing()
-        except (OSError, CheckpointError) as error:
-            self._last_error = f"{type(error).__name__}: {error}"
-            return False
-        self._last_error = None
-        return True
 
     def _copy_missing(self) -> None:
         make_directories(self._disk, self._target.path)

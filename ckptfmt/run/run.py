@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -24,13 +24,16 @@ from ckptfmt.checkpoint.writer import SaveOptions, write_checkpoint
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.errors import CheckpointNotFoundError, FormatError, NotEnoughSpaceError
+from ckptfmt.run.cached import cached
 from ckptfmt.run.cleaning import CleanupReport, clean_up
+from ckptfmt.run.export import export_run
 from ckptfmt.run.fingerprint import Fingerprint
 from ckptfmt.run.history import History
 from ckptfmt.run.identity import Identity
+from ckptfmt.run.mirror import Mirror, MirrorStatus
 from ckptfmt.run.restoring import Restored, no_such_step, restore_first_sound
 from ckptfmt.run.retention import Policy, parse_duration, rank_by_metric
-from ckptfmt.run.steps import StepDirectory, StepEntry, check_step, step_name
+from ckptfmt.run.steps import StepDirectory, StepEntry, check_step, find_entries, step_name
 from ckptfmt.run.writer_lock import WriterLock
 from ckptfmt.state.tree import EncodedState, encode_state
 
@@ -49,7 +52,8 @@ class Run:
         allow_changes: globs over fingerprint fields that may differ.
         monitor, mode: the metric that says which checkpoint is best, and whether "min" or "max" is.
         keep_last, keep_best, keep_every, keep_within: what stays, OR-ed; without any of them everything stays.
-        mirror: a second directory that gets a verified copy of each commit.
+        mirror: a second directory that gets a verified copy of each commit; an empty run is filled from it.
+        resume_from: a checkpoint, or another run's directory, to begin from while this run has no checkpoint of its own.
 
     Raises:
         FingerprintMismatchError: it is another experiment; `.differences` says in what.
@@ -72,6 +76,7 @@ class Run:
         keep_every: int | None = None,
         keep_within: str | float | timedelta | None = None,
         mirror: PathLike | None = None,
+        resume_from: PathLike | None = None,
         max_shard_size: str | int = "2GB",
         durable: bool = True,
     ) -> None:
@@ -82,8 +87,10 @@ class Run:
         self._options = check_options(max_shard_size=max_shard_size, durable=durable)
         self._disk = LocalDisk()
         self._steps = StepDirectory(self._disk, self.path)
-        self._history = History(self._disk, self.path)
+        self._history = History(self._disk, self.path, durable=durable)
         self._identity = Identity(self._disk, self.path, fingerprint, on_mismatch=on_mismatch, allow_changes=allow_changes)
+        self._mirror = None if mirror is None else Mirror(self._disk, self.path, os.fspath(mirror))
+        self._origin = None if resume_from is None else os.fspath(resume_from)
         self._mutex = threading.RLock()
         self._lock: WriterLock | None = None
         self._line_end: int | None = None
@@ -93,6 +100,9 @@ class Run:
         self._open(resume)
 
     def _open(self, resume: str) -> None:
+        if resume != "never" and self._mirror is not None and not self._committed() and (brought := self._mirror.fill()):
+            warnings.warn(f"{self.path}: empty; restored steps {brought} from the mirror", RuntimeWarning, stacklevel=4)
+            self._identity.read()
         if resume == "must" and not self.can_resume():
             raise CheckpointNotFoundError(f"{self.path}: nothing to resume\nresume='auto' starts where there is nothing.", path=self.path)
         verdict = "ignored" if resume == "never" else self._identity.check()
@@ -135,7 +145,7 @@ class Run:
 
     def can_resume(self) -> bool:
         """Tell whether there is a checkpoint to go on from."""
-        return self.latest_step() is not None
+        return self.latest_step() is not None or bool(self._origin_entries())
 
     def checkpoint(self, step: int) -> CheckpointInfo:
         """Return what is known of one step; the result can be used as a path."""
@@ -166,19 +176,19 @@ class Run:
             CheckpointNotFoundError: there is no such step.
             CorruptError: the given step is damaged, or every one is.
         """
-        self.wait_until_finished()
+        self._wait_for_saves()
         candidates = self._candidates(step)
         if not candidates:
             return None
         restored = restore_first_sound(self._disk, candidates, objects, allow_missing=allow_missing, device=device)
         self._line_end = restored.step
-        self._base = self._steps.path_of(restored.step)
+        self._base = restored.report.path
         return restored
 
     def _candidates(self, step: int | str) -> list[StepEntry]:
         entries = self._steps.entries() if self._steps.exists() else []
         if step == "latest":
-            return entries[::-1]
+            return entries[::-1] or self._origin_entries()
         if step == "best":
             by_step = {entry.step: entry for entry in entries}
             return [by_step[ranked.step] for ranked in self._ranked()]
@@ -186,6 +196,10 @@ class Run:
         if not found:
             raise no_such_step(self.path, check_step(step), [entry.step for entry in entries])
         return found
+
+    def _origin_entries(self) -> list[StepEntry]:
+        """Return what `resume_from` names, newest first: one checkpoint, or those of a run."""
+        return [] if self._origin is None else find_entries(self._disk, self._origin)
 
     def _committed(self) -> list[StepEntry]:
         return self._steps.committed() if self._steps.exists() else []
@@ -204,7 +218,7 @@ class Run:
             CheckpointExistsError: there is a checkpoint of this step.
             RunLockedError, NotEnoughSpaceError, UnsupportedTypeError: nothing was changed.
         """
-        self.wait_until_finished()
+        self._wait_for_saves()
         options = self._save_options(step, metrics)
         encoded = encode_state(state)
         self._begin_writing()
@@ -237,13 +251,42 @@ class Run:
             overrides["keep_within"] = parse_duration(overrides["keep_within"])
         policy = replace(self.policy, **overrides)
         if not dry_run:
-            self.wait_until_finished()
+            self._wait_for_saves()
             self._begin_writing()
         with self._mutex:
             return clean_up(self._steps, policy, dry_run=dry_run)
 
+    def cached(self, name: str, compute: Callable[[], Any], *, inputs: Any) -> Any:
+        """Return what `compute()` gave for these inputs before, or compute and keep it.
+
+        `inputs` are plain data, arrays and tensors, which count by value, and paths, which count by the content of their files.
+        Processes that need the same at once compute it once. The result is anything that a state may hold.
+        """
+        return cached(self._disk, self.path, name, compute, inputs)
+
+    def export(self, directory: PathLike, *, steps: Sequence[int | str] = ("best",), overwrite: bool = False) -> list[str]:
+        """Write history and checkpoints in common formats: JSON, CSV, npy, safetensors; return the paths.
+
+        `steps` are numbers, "best" and "latest". Files that are there with the same content are left, so an interrupted export is
+        finished by calling it again.
+
+        Raises:
+            CheckpointExistsError: a file is there with other content, and overwrite is False.
+        """
+        entries = {entry.step: entry for step in steps for entry in self._candidates(step)[:1]}
+        return export_run(self._disk, os.fspath(directory), self.history(), entries.values(), overwrite=overwrite)
+
+    def mirror_status(self) -> MirrorStatus | None:
+        """Return where the mirror stands; None without one."""
+        return None if self._mirror is None else self._mirror.status()
+
     def wait_until_finished(self) -> None:
-        """Wait for saves under way, and raise what went wrong with one of them."""
+        """Wait for saves and copies under way, and raise what went wrong with a save. What the mirror lacks is in its status."""
+        self._wait_for_saves()
+        if self._mirror is not None:
+            self._mirror.wait()
+
+    def _wait_for_saves(self) -> None:
         handles, self._handles = self._handles, []
         for handle in handles:
             handle.result()
@@ -255,9 +298,11 @@ class Run:
             return
         self._is_closed = True
         try:
-            self.wait_until_finished()
+            self._wait_for_saves()
         finally:
             self._history.close()
+            if self._mirror is not None:
+                self._mirror.update_and_close()
             if self._lock is not None:
                 self._lock.release()
 
@@ -274,6 +319,8 @@ class Run:
                 make_directories(self._disk, self.path)
                 self._lock = WriterLock(self._disk, self.path)
             self._identity.establish()
+            if self._base is None and self._line_end is None:
+                self._base = next((entry.path for entry in reversed(self._committed())), None)
             if self._line_end is not None:
                 self._leave_later_steps(self._line_end)
 
@@ -295,6 +342,8 @@ class Run:
             self._history.record(step, options.metrics, flush=True)
             if not self.policy.is_empty:
                 clean_up(self._steps, self.policy, dry_run=False)
+            if self._mirror is not None:
+                self._mirror.update()
             return info
 
     def _write(self, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:

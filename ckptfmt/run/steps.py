@@ -14,7 +14,7 @@ from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_dir
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.errors import CheckpointError, IncompleteError
+from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, IncompleteError
 from ckptfmt.format.layout import MAX_INTEGER
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.run.retention import StoredStep
@@ -170,3 +170,23 @@ class StepDirectory:
         """Set aside whatever belongs to the experiment so far: all but caches, and what was set aside before."""
         names = [name for name in self._names() if not name.startswith((".", ASIDE_PREFIX)) and name != CACHE_NAME]
         return self.set_aside(names, reason=reason, now=now)
+
+
+def find_entries(disk: Disk, path: str) -> list[StepEntry]:
+    """Return the checkpoint at a path, or the checkpoints of the run at it, newest first.
+
+    Raises:
+        CheckpointNotFoundError: there is neither.
+    """
+    directory = open_checkpoint_directory(disk, path)
+    entries = StepDirectory(disk, path).entries()[::-1]
+    if entries:
+        directory.close()
+        return entries
+    try:
+        manifest = read_manifest(directory)
+    except IncompleteError:
+        raise CheckpointNotFoundError(f"{path}: neither a checkpoint nor a run with checkpoints", path=path) from None
+    finally:
+        directory.close()
+    return [StepEntry(manifest.step or 0, path, manifest)]

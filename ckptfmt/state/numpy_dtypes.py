@@ -62,7 +62,7 @@ def element_type(dtype: np.dtype[Any], place: Place) -> str:
         rebuilt = _built(described, 0)
     except (_NotAType, RecursionError):
         text, rebuilt = "", None
-    if rebuilt is None or rebuilt != dtype or rebuilt.isalignedstruct != dtype.isalignedstruct or rebuilt.type is not dtype.type:
+    if rebuilt is None or rebuilt != dtype or rebuilt.isalignedstruct != dtype.isalignedstruct:
         reason = "objects inside" if dtype.hasobject else "no portable form"
         advice = "Convert the array to numbers, text or bytes of fixed size."
         raise refuse(place, f"numpy element type {str(dtype)[:60]} has {reason}", advice)
@@ -113,6 +113,8 @@ def _describe(dtype: np.dtype[Any]) -> Any:
             raise _NotAType
         is_extension = dtype.type.__module__ == "ml_dtypes" and dtype.name in ML_NAMES and dtype.name in SIZES
         return dtype.name if is_extension else dtype.str
+    if dtype.type.__name__ != "void":
+        raise _NotAType
     fields = []
     for name in dtype.names:
         member, offset, *title = dtype.fields[name]  # type: ignore[index]

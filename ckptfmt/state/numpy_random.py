@@ -74,8 +74,10 @@ def decode_generator(walk: DecodeWalk, payload: Any, place: Place) -> Later:
         children = check_integer(seeds[3], 0, 2**32 - 1, place)
 
     def build(_: list[Any]) -> Any:
-        bits = getattr(numpy.random, name)(0)
-        if seeds is not None:
+        bits = getattr(numpy.random, name)()
+        if seeds is None and name == "MT19937":
+            bits._legacy_seeding(0)
+        elif seeds is not None:
             if not _is_entropy(entropy[0]) or not all(type(word) is int for word in spawn_key):
                 raise wrong(place, "seed sequence is wrong", expected="integers")
             seed_sequence = numpy.random.SeedSequence(
@@ -145,4 +147,4 @@ def _is_entropy(entropy: Any) -> bool:
 
     if type(entropy) in (list, tuple):
         return all(type(word) is int or isinstance(word, numpy.integer) for word in entropy)
-    return type(entropy) in (int, str) or (type(entropy) is numpy.ndarray and entropy.dtype.kind in "iu")
+    return type(entropy) is int or (type(entropy) is numpy.ndarray and entropy.dtype.kind in "iu")

@@ -19,7 +19,7 @@ def encode_scalar(walk: EncodeWalk, scalar: np.generic, place: Place) -> dict[st
     import numpy
 
     if type(scalar) is numpy.str_:
-        text = str(scalar).encode("utf-32-le", "surrogatepass")
+        text = scalar.encode("utf-32-le", "surrogatepass")
         return {"$numpy_scalar": [f"numpy:<U{len(text) // 4}", text]}
     if type(scalar) is numpy.bytes_:
         return {"$numpy_scalar": [f"numpy:|S{len(scalar)}", bytes(scalar)]}

@@ -152,3 +152,15 @@ _SETTERS: dict[str, Callable[[Any, Place], Setter]] = {
     "torch.cuda": _torch_cuda,
     "torch.mps": _torch_mps,
 }
+
+
+class Rng:
+    """The global generators as a part of a state: what `rng_state` gives is saved, `set_rng_state` takes it back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the global generators."""
+        return rng_state()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore the global generators; an error if one of them cannot be restored here."""
+        set_rng_state(state_dict)

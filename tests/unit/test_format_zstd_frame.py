@@ -13,7 +13,7 @@ from ckptfmt.format import zstd_frame
 RAW = b"state" * 1000
 
 
-def refused(data, *, raw_size_bytes=len(RAW)):
+def refused(data, *, raw_size_bytes=5000):
     with pytest.raises(FormatError) as caught:
         zstd_frame.decompress(data, raw_size_bytes=raw_size_bytes, where="m")
     return caught.value.rule
@@ -55,11 +55,9 @@ def test_anything_but_one_frame_with_size_and_checksum_is_refused(data):
 
 
 def test_a_frame_that_needs_a_dictionary_is_refused():
-    dictionary = zstandard.ZstdCompressionDict(b"state" * 100, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
     trained = zstandard.train_dictionary(1024, [b"state %d" % index * 20 for index in range(500)])
     compressor = zstandard.ZstdCompressor(dict_data=trained, write_checksum=True)
     assert refused(compressor.compress(RAW)) == "E021"
-    assert dictionary is not None
 
 
 def test_a_large_window_is_refused_before_decompression():

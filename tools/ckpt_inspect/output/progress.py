@@ -6,6 +6,7 @@ rich draws it. It is imported when the first bar is due, because that takes long
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,16 +17,21 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _QUIET_SECONDS = 0.5
+_SECONDS_BETWEEN_LOOKS = 0.1
 _LABEL_WIDTH = 30
 
 
 class ByteProgress:
-    """Counts bytes and shows them on standard error with speed and the time that is left. Use as a context manager."""
+    """Counts bytes, of any thread, and shows them on standard error with speed and the time that is left.
+
+    Use as a context manager.
+    """
 
     def __init__(self, *, total_bytes: int, is_wanted: bool) -> None:
         self._total_bytes = total_bytes
         self._is_wanted = is_wanted and sys.stderr.isatty()
-        self._started = time.monotonic()
+        self._next_look = time.monotonic() + _QUIET_SECONDS
+        self._lock = threading.Lock()
         self._done_bytes = 0
         self._label = ""
         self._bar: Progress | None = None
@@ -39,24 +45,27 @@ class ByteProgress:
 
     def hide(self) -> None:
         """Clear the bar, so that lines can be written; it comes back with the next bytes."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
 
     def label(self, text: str) -> None:
         """Say what is being read now."""
         self._label = cut_middle(visible(text), _LABEL_WIDTH)
-        self._show()
 
     def advance(self, size_bytes: int) -> None:
         """Take in that so many more bytes are read."""
-        self._done_bytes += size_bytes
-        self._show()
+        with self._lock:
+            self._done_bytes += size_bytes
+            self._show()
 
     def _show(self) -> None:
-        if not self._is_wanted:
+        now = time.monotonic()
+        if not self._is_wanted or now < self._next_look:
             return
-        if self._bar is None and time.monotonic() - self._started > _QUIET_SECONDS:
+        self._next_look = now + _SECONDS_BETWEEN_LOOKS
+        if self._bar is None:
             self._start()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done_bytes, description=self._label)

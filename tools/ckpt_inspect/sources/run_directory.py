@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 from ckpt_inspect.sources.checkpoint import StoredFile, read_manifest_of, stored_files
 from ckpt_inspect.sources.location import step_directories
-from ckptfmt.errors import CheckpointError, IncompleteError
+from ckptfmt.errors import CheckpointError, CorruptError, IncompleteError
 from ckptfmt.format.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
 class ListedCheckpoint:
-    """One step of a run. Without a manifest, `problem` says why; with one, it says which files are not as declared."""
+    """One step of a run. `status` is "complete", "incomplete", "damaged" or "unreadable"; `problem` says why it is not complete."""
 
     step: int
     path: str
-    manifest: Manifest | None
-    files: Sequence[StoredFile]
-    problem: str | None
-    is_incomplete: bool = False
+    status: str
+    problem: str | None = None
+    manifest: Manifest | None = None
+    files: Sequence[StoredFile] = ()
 
     @property
     def size_bytes(self) -> int:
-        """What its files take together."""
-        return sum(file.size_bytes for file in self.files)
+        """What those of its files that are there take together."""
+        return sum(file.size_bytes for file in self.files if file.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,14 @@ def _listed(step: int, path: str) -> ListedCheckpoint:
         manifest = read_manifest_of(path)
         files = stored_files(path, manifest)
     except IncompleteError:
-        return ListedCheckpoint(step, path, None, (), "no manifest.json; a save is in progress or was interrupted", is_incomplete=True)
+        return ListedCheckpoint(step, path, "incomplete", "no manifest.json; a save is in progress or was interrupted")
     except (CheckpointError, OSError) as error:
-        return ListedCheckpoint(step, path, None, (), _reason(error, path))
+        return ListedCheckpoint(step, path, "damaged" if isinstance(error, CorruptError) else "unreadable", _reason(error, path))
     bad = [f"{file.name}: {file.problem}" for file in files if file.problem]
+    if not bad:
+        return ListedCheckpoint(step, path, "complete", None, manifest, files)
     more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-    return ListedCheckpoint(step, path, manifest, files, bad[0] + more if bad else None)
+    return ListedCheckpoint(step, path, "damaged", bad[0] + more, manifest, files)
 
 
 def _reason(error: CheckpointError | OSError, path: str) -> str:

@@ -27,6 +27,11 @@ class Verified:
     seconds: float
 
     @property
+    def findings(self) -> Sequence[Finding]:
+        """What was found, errors first, then by file and tensor: shards are verified by several threads at once."""
+        return sorted(self.report.findings, key=lambda finding: (finding.level != "error", finding.path, finding.tensor or ""))
+
+    @property
     def is_incomplete(self) -> bool:
         """Whether there is no checkpoint at all, which is no damage."""
         return any(finding.rule == "E001" for finding in self.report.findings)
@@ -42,13 +47,18 @@ def verified_lines(verified: Verified, screen: Screen) -> Iterator[str]:
     report = verified.report
     color = screen.style.green if verified.is_sound else screen.style.red
     path, detail = visible(report.path), _detail(verified)
-    yield f"{color(padded(verified.word, _WORD_WIDTH))}{GAP}{screen.style.bold(path)}"
-    yield f"{' ' * _WORD_WIDTH}{GAP}{detail}"
-    shown = report.findings if screen.verbosity else report.findings[:_SHOWN_FINDINGS]
+    word = f"{color(padded(verified.word, _WORD_WIDTH))}{GAP}{screen.style.bold(path)}"
+    if _WORD_WIDTH + columns(path) + columns(detail) + 2 * len(GAP) <= screen.layout_width:
+        yield f"{word}{GAP}{detail}"
+    else:
+        yield word
+        yield f"{' ' * _WORD_WIDTH}{GAP}{detail}"
+    findings = verified.findings
+    shown = findings if screen.verbosity else findings[:_SHOWN_FINDINGS]
     for finding in shown:
         yield from _finding_lines(finding, report.path, screen)
-    if len(shown) < len(report.findings):
-        yield f"{GAP}... and {count_text(len(report.findings) - len(shown), 'more finding')} (-v shows all)"
+    if len(shown) < len(findings):
+        yield f"{GAP}... and {count_text(len(findings) - len(shown), 'more finding')} (-v shows all)"
 
 
 def _detail(verified: Verified) -> str:
@@ -105,7 +115,7 @@ def verified_document(verified: Verified) -> dict[str, Any]:
         "sound": verified.is_sound,
         "level": report.level,
         "verified_bytes": report.verified_bytes,
-        "findings": [_finding_document(finding) for finding in report.findings],
+        "findings": [_finding_document(finding) for finding in verified.findings],
     }
 
 

@@ -24,7 +24,7 @@ def file_lines(file: SafetensorsFile, screen: Screen) -> Iterator[str]:
     if total is not None:
         tensors = f"{total.tensor_count:,} with {count_text(total.element_count, 'element')}, {size(total.size_bytes)}"
     facts = [
-        ("format", "safetensors, without digests: damage inside the data cannot be noticed"),
+        ("format", "safetensors; it has no digests to verify its data with"),
         ("modified", f"{utc_text(modified)} UTC ({age_text(modified, screen.now)})"),
         ("on disk", size(file.size_bytes)),
         ("tensors", tensors),

@@ -57,14 +57,14 @@ def _line(listed: ListedCheckpoint, row: Sequence[str], table: Table, screen: Sc
     if listed.problem is None:
         yield table.line(row)
         return
-    word, color = ("incomplete", screen.style.yellow) if listed.is_incomplete else ("damaged", screen.style.red)
+    color = screen.style.yellow if listed.status == "incomplete" else screen.style.red
     if listed.manifest is not None:
         yield color(table.line(row))
         step = " " * table.widths[0]
     else:
         step = row[0].rjust(table.widths[0])
     room = screen.layout_width - table.widths[0] - len(GAP)
-    yield color(step + GAP + cut_end(f"{word}: {visible(listed.problem)}", room))
+    yield color(step + GAP + cut_end(f"{listed.status}: {visible(listed.problem)}", room))
 
 
 def _metric_names(checkpoints: Sequence[ListedCheckpoint]) -> list[str]:
@@ -107,11 +107,10 @@ def run_document(run: RunDirectory) -> dict[str, Any]:
 
 def _listed_document(listed: ListedCheckpoint) -> dict[str, Any]:
     manifest = listed.manifest
-    status = "incomplete" if listed.is_incomplete else "damaged" if listed.problem else "complete"
     return {
         "step": listed.step,
         "path": listed.path,
-        "status": status,
+        "status": listed.status,
         "problem": listed.problem,
         "created_at_utc": manifest.created_at_utc if manifest else None,
         "size_bytes": listed.size_bytes if manifest else None,

@@ -249,7 +249,7 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "$slice": _span,
     "$decimal": str,
     "$uuid": lambda payload: f"{payload[:4].hex()}-{payload[4:6].hex()}-{payload[6:8].hex()}-{payload[8:10].hex()}-{payload[10:].hex()}",
-    "$path": lambda payload: repr(payload[1]),
+    "$path": lambda payload: str(payload[1]),
     "$datetime": _moment,
     "$date": str,
     "$time": _moment,

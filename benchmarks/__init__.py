@@ -1,0 +1,1 @@
+"""ckptfmt beside other libraries and beside the machine's own limits. Start with `python -m benchmarks.run`."""

@@ -1,0 +1,100 @@
+"""Metrics by step: a journal, so that a step needs no checkpoint to be remembered, joined with what checkpoints say themselves.
+
+Records are `{"step", "metrics", "created_at_utc"}` or `{"branch": step}`: training went on from that step, and what was recorded of later
+steps is of another line. A step that is recorded again, as after a kill, counts as it was recorded last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ckptfmt.disk.paths import join
+from ckptfmt.disk.protocol import Disk
+from ckptfmt.errors import CheckpointNotFoundError
+from ckptfmt.run.journal import Journal
+from ckptfmt.run.journal_reader import read_journal
+from ckptfmt.run.steps import StepEntry
+
+HISTORY_NAME = "history"
+_FLUSH_SECONDS = 1.0
+_COMPACT_RECORDS = 10_000
+
+
+class History:
+    """The metrics of one run. The journal is opened for writing with the first record."""
+
+    def __init__(self, disk: Disk, run_path: str, *, durable: bool) -> None:
+        self._disk = disk
+        self._path = join(run_path, HISTORY_NAME)
+        self._is_durable = durable
+        self._journal: Journal | None = None
+
+    def record(self, step: int, metrics: Mapping[str, int | float], *, flush: bool) -> None:
+        """Append the metrics of a step; durable at once with `flush`, otherwise about a second later or when closed."""
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        self._opened().append({"step": step, "metrics": dict(metrics), "created_at_utc": created}, flush=flush)
+
+    def branch(self, step: int) -> None:
+        """Record that training went on from a step."""
+        self._opened().append({"branch": step}, flush=True)
+
+    def flush(self) -> None:
+        """Make everything recorded so far durable."""
+        if self._journal is not None:
+            self._journal.flush()
+
+    def rows(self, entries: Sequence[StepEntry]) -> list[dict[str, Any]]:
+        """Return one row for each step, in ascending order."""
+        self.flush()
+        rows: dict[int, dict[str, Any]] = {}
+        for entry in entries:
+            if entry.manifest is not None:
+                rows[entry.step] = {"step": entry.step, "created_at_utc": entry.manifest.created_at_utc, **entry.manifest.metrics}
+        for step, recorded in _fold(self._records()).items():
+            rows[step] = {**rows.get(step, {}), **recorded}
+        return [rows[step] for step in sorted(rows)]
+
+    def close(self) -> None:
+        """Close the journal."""
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
+
+    def _opened(self) -> Journal:
+        if self._journal is None:
+            journal = Journal.open_for_append(self._disk, self._path, durable=self._is_durable, flush_after_seconds=_FLUSH_SECONDS)
+            self._journal = journal
+            self._compact_if_mostly_dead(journal)
+        return self._journal
+
+    def _compact_if_mostly_dead(self, journal: Journal) -> None:
+        records = [value for _, value in journal.iter_records()]
+        live = _fold(records)
+        if len(records) >= _COMPACT_RECORDS and len(records) >= 2 * len(live):
+            names = ("step", "created_at_utc")
+            journal.compact(
+                {**{name: row[name] for name in names}, "metrics": {key: value for key, value in row.items() if key not in names}}
+                for _, row in sorted(live.items())
+            )
+
+    def _records(self) -> Iterable[Any]:
+        try:
+            return [value for _, value in read_journal(self._disk, self._path).iter_records()]
+        except CheckpointNotFoundError:
+            return []
+
+
+def _fold(records: Iterable[Any]) -> dict[int, dict[str, Any]]:
+    """Replay records: later ones win, a branch forgets what came after it. Unknown records are of a newer version and ignored."""
+    rows: dict[int, dict[str, Any]] = {}
+    for record in records:
+        if not isinstance(record, dict):
+            continue
+        step, metrics, branch = record.get("step"), record.get("metrics"), record.get("branch")
+        if type(branch) is int:
+            rows = {known: row for known, row in rows.items() if known <= branch}
+        elif type(step) is int and isinstance(metrics, dict):
+            rows[step] = {**rows.get(step, {}), "step": step, "created_at_utc": record.get("created_at_utc"), **metrics}
+    return rows
