@@ -57,7 +57,7 @@ def decode(data: bytes, *, where: str, rule: str, max_depth: int, ascii_only: bo
         raise refuse(f"not strict JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
         raise refuse(f"not strict JSON: nested deeper than {max_depth}") from None
-    if _is_deeper(value, max_depth):
+    if is_deeper(value, max_depth):
         raise refuse(f"not strict JSON: nested deeper than {max_depth}")
     if has_lone_surrogate(text, value):
         raise refuse("not strict JSON: a string holds half of a surrogate pair")
@@ -75,7 +75,8 @@ def has_lone_surrogate(text: str, value: Any) -> bool:
     return False
 
 
-def _is_deeper(value: Any, max_depth: int) -> bool:
+def is_deeper(value: Any, max_depth: int) -> bool:
+    """Tell whether a value of dicts and lists has members on more levels; the value itself is level 0."""
     level = [value]
     for _ in range(max_depth + 1):
         below: list[Any] = []

@@ -134,7 +134,12 @@ def _decode_members(members: dict[str, Any], name: str, where: str) -> SegmentHe
     if kind not in KINDS:
         raise fail("kind")
     base = _decode_base(members.get("base"))
-    if base is None or (kind == FIRST and base != ORIGIN) or (kind == NEXT and not base.number) or (kind == SNAPSHOT and base.link != NO_LINK):
+    if (
+        base is None
+        or (kind == FIRST and base != ORIGIN)
+        or (kind == NEXT and not base.number)
+        or (kind == SNAPSHOT and base.link != NO_LINK)
+    ):
         raise fail("base")
     if type(through) is not int or not base.number <= through < 2**63:
         raise fail("through")

@@ -17,7 +17,7 @@ import msgpack
 
 from ckptfmt.errors import FormatError, UnsupportedTypeError
 from ckptfmt.format.digest import Hasher
-from ckptfmt.format.layout import temporary_name
+from ckptfmt.format.layout import is_temporary_name, temporary_name
 from ckptfmt.format.packed import pack, unpack
 from ckptfmt.format.rules import violation
 
@@ -84,6 +84,11 @@ def parse_segment_name(name: str) -> tuple[int, bytes] | None:
 def temporary_segment_name(nonce: str) -> str:
     """Return the name under which a snapshot is written before it is complete."""
     return temporary_name("segment", nonce)
+
+
+def is_temporary_segment_name(name: str) -> bool:
+    """Tell whether a snapshot that is not complete has such a name."""
+    return name.startswith(".segment.") and is_temporary_name(name)
 
 
 def set_aside_name(name: str, nonce: str) -> str:

@@ -34,7 +34,7 @@ def pack(value: Any) -> bytes:
 
 
 def _pack_deep(value: Any) -> bytes:
-    """Encode without recursion: the C packer stops at 511 levels, tagged values of 256 levels need 768."""
+    """Encode without recursion: the C packer of some versions stops at 511 levels, tagged values of 256 levels need 768."""
     packer = msgpack.Packer(use_bin_type=True, strict_types=True, autoreset=False)
     pending = [value]
     while pending:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ckptfmt.format.canonical_json import is_deeper
 from ckptfmt.format.layout import MAX_STATE_DEPTH
 from ckptfmt.format.rules import violation
 
@@ -39,7 +40,7 @@ def key_text(key: Any, *, depth: int = 0) -> str:
         return "(" + ", ".join([key_text(part, depth=depth + 1) for part in payload]) + ")"
     if tag == "$int" and type(payload) is bytes:
         return str(int.from_bytes(payload, "big", signed=True)) if len(payload) <= 1024 else "int"
-    return str(payload)
+    return "..." if is_deeper(payload, _MAX_KEY_DEPTH) else str(payload)
 
 
 class _Container:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -21,6 +20,7 @@ from ckptfmt.disk.paths import join, make_directories
 from ckptfmt.disk.protocol import Disk, LockState
 from ckptfmt.errors import CheckpointNotFoundError, FormatError, IncompleteError
 from ckptfmt.run.fingerprint import Fingerprint
+from ckptfmt.run.notices import warn
 from ckptfmt.run.steps import CACHE_NAME
 from ckptfmt.state.tree import encode_state
 
@@ -55,7 +55,8 @@ def _key(inputs: Any) -> str:
         files = {str(key): value for key, value in members.items() if isinstance(value, PurePath)}
         plain = {key: value for key, value in members.items() if str(key) not in files}
         inputs = Fingerprint(config=plain, data=files or None, code=False, environment=False)
-    return inputs.digest.rpartition(":")[2][:_KEY_DIGITS]
+    digest: str = inputs.digest
+    return digest.rpartition(":")[2][:_KEY_DIGITS]
 
 
 def _find(disk: Disk, path: str) -> tuple[bool, Any]:
@@ -64,7 +65,7 @@ def _find(disk: Disk, path: str) -> tuple[bool, Any]:
     except (CheckpointNotFoundError, IncompleteError):
         return False, None
     except FormatError as error:
-        warnings.warn(f"{path}: this cache is damaged and is computed again: {error}", RuntimeWarning, stacklevel=4)
+        warn(f"{path}: this cache is damaged and is computed again: {error}")
         return False, None
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.run.fingerprint import Fingerprint, compare, mismatch_error
+from ckptfmt.run.notices import warn
 from ckptfmt.run.run_file import RunFile, find_run_file, write_run_file
 
 MODES = ("error", "warn", "ignore", "restart")
@@ -67,7 +67,7 @@ class Identity:
             if self._on_mismatch == "error":
                 raise error
         if self._on_mismatch != "ignore":
-            warnings.warn(str(error), RuntimeWarning, stacklevel=5)
+            warn(str(error))
         return None
 
     def forget(self) -> None:

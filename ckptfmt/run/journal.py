@@ -21,7 +21,7 @@ from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Directory, Disk, WritableFile
 from ckptfmt.errors import DurabilityUnknownError, NotEnoughSpaceError, RunLockedError
 from ckptfmt.format.journal_header import FIRST, NEXT, SNAPSHOT, encode_header
-from ckptfmt.format.journal_record import Position, encode_record, encode_value
+from ckptfmt.format.journal_record import Position, encode_record, encode_value, is_temporary_segment_name
 from ckptfmt.run.journal_reader import JournalContent, content_of
 from ckptfmt.run.journal_scan import JournalScan, scan_journal
 from ckptfmt.run.journal_segments import segment_names
@@ -231,6 +231,7 @@ class Journal:
 
     def _begin(self) -> _OpenSegment:
         """Create a segment, repeat in it what is pending, and acknowledge that."""
+        self._remove_temporary()
         self._highest_number += 1
         through = self._base.number + len(self._pending)
         kind = NEXT if self._base.number else FIRST
@@ -327,6 +328,13 @@ class Journal:
                 with suppress(FileNotFoundError):
                     self._directory.unlink(self._replaced[-1])
                 self._replaced.pop()
+
+    def _remove_temporary(self) -> None:
+        """Remove what a killed compaction left. If the other writer lives after all, its compaction fails and nothing is lost."""
+        for name in self._directory.names():
+            if is_temporary_segment_name(name):
+                with suppress(OSError):
+                    self._directory.unlink(name)
 
     def _check_alone(self, sizes: dict[str, int]) -> None:
         """Refuse to go on if somebody else has made or removed a segment, or one of `sizes` has grown."""

@@ -69,9 +69,10 @@ def verify_journal(disk: Disk, path: str) -> tuple[Finding, ...]:
         names = directory.names()
     finally:
         directory.close()
-    findings = [_error(segment.error) for segment in scan.segments if segment.error]
-    if scan.problem is not None and not any(scan.problem is segment.error for segment in scan.segments):
-        findings.append(_error(scan.problem))
+    errors = [segment.error for segment in scan.segments if segment.error and segment not in scan.replaced]
+    if scan.problem is not None and scan.problem not in errors:
+        errors.append(scan.problem)
+    findings = [_error(error) for error in errors]
     try:
         for _ in scan.payloads.decode(first_number=scan.chain.base_number + 1, where=path):
             pass

@@ -58,9 +58,15 @@ class JournalScan:
             return self
         found = self.problem
         count = self.chain.record_count
-        advice = f"{count:,} records before the damage are sound. To go on with them, and keep the damaged files: salvage(disk, {self.path!r})"
+        advice = (
+            f"{count:,} records before the damage are sound. To go on with them, and keep the damaged files: salvage(disk, {self.path!r})"
+        )
         raise type(found)(
-            str(found) if "\n" in str(found) else f"{found}\n{advice}", rule=found.rule, path=found.path, expected=found.expected, found=found.found
+            str(found) if "\n" in str(found) else f"{found}\n{advice}",
+            rule=found.rule,
+            path=found.path,
+            expected=found.expected,
+            found=found.found,
         )
 
 
@@ -86,11 +92,11 @@ def scan_journal(directory: Directory) -> JournalScan:
 
 def _scan(directory: Directory, names: list[str]) -> JournalScan:
     scan = JournalScan(directory.path, find_segments(directory, names))
-    scan.problem = next((segment.error for segment in scan.segments if segment.error), None)
     roots = [segment for segment in scan.segments if segment.stored and segment.stored.header.begins_chain]
     if roots:
         scan.replaced = [segment for segment in scan.segments if segment.number < roots[-1].number]
     live = scan.segments[len(scan.replaced) :]
+    scan.problem = next((segment.error for segment in live if segment.error), None)
     try:
         _check_distinct(live)
         _read_chain(directory, scan, live)
@@ -159,11 +165,10 @@ def _check_one_writer(scan: JournalScan) -> None:
 
 
 def _listings(scan: JournalScan) -> dict[str, int]:
-    """Return each segment that a later one has seen, with the smallest size that was seen."""
+    """Return each segment that a later one has seen, with the size that the last of them saw."""
     listed: dict[str, int] = {}
     for segment in scan.segments:
-        for name, size_bytes in segment.stored.header.seen if segment.stored else ():
-            listed[name] = min(size_bytes, listed.get(name, size_bytes))
+        listed.update(segment.stored.header.seen if segment.stored else ())
     return listed
 
 

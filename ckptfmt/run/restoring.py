@@ -6,7 +6,6 @@ the damage, and the report keeps it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -16,6 +15,7 @@ from ckptfmt.checkpoint.objects import Stateful, restore_objects
 from ckptfmt.checkpoint.reader import OpenCheckpoint
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointNotFoundError, FormatError, IncompleteError, NameNotFoundError
+from ckptfmt.run.notices import warn
 from ckptfmt.run.steps import StepEntry
 
 _SHOWN_STEPS = 5
@@ -74,7 +74,7 @@ def restore_first_sound(
             continue
         for step, message in damaged.items():
             text = f"step {step} is damaged and was passed over; restored step {entry.step}: {message}"
-            warnings.warn(text, RuntimeWarning, stacklevel=4)
+            warn(text)
         return restored
     if first_error is None:
         raise CheckpointNotFoundError("no checkpoint to restore\n" + "; ".join(damaged.values()))
@@ -96,9 +96,8 @@ def _restore(
     with OpenCheckpoint(disk, entry.path, device=device) as checkpoint:
         metrics = checkpoint.info.metrics
         if not objects:
-            state = checkpoint.load()
-            report = RestoreReport(entry.path, (), tuple(checkpoint.sections()), (), dict(damaged))
-            return Restored(entry.step, state, metrics, report)
+            everything = RestoreReport(entry.path, (), tuple(checkpoint.sections()), (), dict(damaged))
+            return Restored(entry.step, checkpoint.load(), metrics, everything)
         present = checkpoint.sections()
         for name in objects:
             if name not in present and not any(fnmatchcase(name, pattern) for pattern in allow_missing):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,6 +30,7 @@ from ckptfmt.run.fingerprint import Fingerprint
 from ckptfmt.run.history import History
 from ckptfmt.run.identity import Identity
 from ckptfmt.run.mirror import Mirror, MirrorStatus
+from ckptfmt.run.notices import warn
 from ckptfmt.run.restoring import Restored, no_such_step, restore_first_sound
 from ckptfmt.run.retention import Policy, parse_duration, rank_by_metric
 from ckptfmt.run.steps import StepDirectory, StepEntry, check_step, find_entries, step_name
@@ -101,7 +101,7 @@ class Run:
 
     def _open(self, resume: str) -> None:
         if resume != "never" and self._mirror is not None and not self._committed() and (brought := self._mirror.fill()):
-            warnings.warn(f"{self.path}: empty; restored steps {brought} from the mirror", RuntimeWarning, stacklevel=4)
+            warn(f"{self.path}: empty; restored steps {brought} from the mirror")
             self._identity.read()
         if resume == "must" and not self.can_resume():
             raise CheckpointNotFoundError(f"{self.path}: nothing to resume\nresume='auto' starts where there is nothing.", path=self.path)
@@ -117,7 +117,7 @@ class Run:
             self._identity.forget()
             if aside:
                 message = f"{self.path}: starting anew; what was there is kept: {', '.join(aside[:3])}{', ...' if len(aside) > 3 else ''}"
-                warnings.warn(message, RuntimeWarning, stacklevel=4)
+                warn(message)
 
     def __enter__(self) -> Run:
         return self
@@ -332,7 +332,7 @@ class Run:
         self._history.branch(line_end)
         if aside:
             message = f"{self.path}: going on from step {line_end}; {len(aside)} later checkpoints are kept as {aside[0]}, ..."
-            warnings.warn(message, RuntimeWarning, stacklevel=5)
+            warn(message)
 
     def _commit(self, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
         with self._mutex:

@@ -64,7 +64,7 @@ class Place:
         steps = []
         place: Place | None = self
         while place is not None and place.above is not None:
-            if place.step is not SAME:
+            if place.step is not SAME and not place.is_key:
                 steps.append(place.step)
             place = place.above
         text = ""

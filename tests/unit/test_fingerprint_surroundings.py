@@ -67,7 +67,10 @@ def test_the_environment_says_nothing_of_people_and_places():
 
 
 def test_asking_for_the_environment_imports_no_library():
-    program = "import sys, ckptfmt.run.fingerprint as f; f.Fingerprint(code=False, config={'a': [1]}); print('numpy' in sys.modules, 'torch' in sys.modules)"
+    program = (
+        "import sys, ckptfmt.run.fingerprint as f; f.Fingerprint(code=False, config={'a': [1]}); "
+        "print('numpy' in sys.modules, 'torch' in sys.modules)"
+    )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "False"]
 

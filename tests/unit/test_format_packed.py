@@ -6,6 +6,7 @@ import time
 import pytest
 
 from ckptfmt.errors import CorruptError
+from ckptfmt.format import packed
 from ckptfmt.format.packed import pack, unpack
 
 
@@ -60,6 +61,23 @@ def test_containers_are_packed_as_deep_as_they_are_read(depth):
         value = [value] if level % 2 else {"a": value, "b": level}
     data = pack(value)
     assert pack(read(data)) == data
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
+def test_packing_without_recursion_gives_the_same_bytes(value):
+    assert packed._pack_deep({"a": [value, {"b": value}], "c": value}) == pack({"a": [value, {"b": value}], "c": value})
+
+
+def test_no_depth_is_too_deep_for_packing():
+    value = 7
+    for _ in range(10_000):
+        value = [value]
+    assert pack(value) == b"\x91" * 10_000 + b"\x07"
+
+
+def test_text_that_is_not_unicode_is_not_packed():
+    with pytest.raises(UnicodeEncodeError):
+        pack("\ud800")
 
 
 def test_deeper_containers_are_refused():

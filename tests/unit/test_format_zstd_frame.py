@@ -110,6 +110,13 @@ def test_frames_of_another_size_are_refused(data):
     assert caught.value.rule == "E045"
 
 
+def test_a_size_beyond_the_memory_of_the_machine_is_refused(monkeypatch):
+    monkeypatch.setattr(zstd_frame, "MAX_RATIO", 2**62)
+    with pytest.raises(CorruptError, match="memory of this machine") as caught:
+        zstd_frame.decompress_frames(frames(RAW), raw_size_bytes=2**60, where="t", tensor="w")
+    assert (caught.value.rule, caught.value.tensor) == ("E045", "w")
+
+
 def test_the_densest_content_is_within_the_ratio():
     raw = bytes(2**24)
     data = zstd_frame.compress(raw, level=19)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
-from ckpt_inspect.output.table import Column, Table, name_column, number_column, text_column
+from ckpt_inspect.output.table import Table, name_column, number_column, text_column
 from ckpt_inspect.output.units import size_text
 from ckpt_inspect.output.visible import visible
 from ckpt_inspect.views.values import dtype_text
@@ -48,7 +48,7 @@ def tensor_lines(selection: TensorSelection, screen: Screen) -> Iterator[str]:
     shown_names = _shown_shard_names(selection.shard_names)
     shapes = [(row, visible(row.name), _shards_text(row, shown_names)) for _, row in selection.rows]
     cells = [(name, dtype_text(row.dtype), str(list(row.shape)), size_text(row.size_bytes), shard) for row, name, shard in shapes]
-    heads = [name_column("name"), text_column("dtype"), Column("shape"), number_column("size"), text_column("shard")]
+    heads = [name_column("name"), text_column("dtype"), text_column("shape"), number_column("size"), text_column("shard")]
     table = Table(heads, cells, screen.width)
     yield screen.style.bold(table.header())
     yield from map(table.line, cells)

@@ -1,0 +1,225 @@
+"""What is measured with each library on each state.
+
+The order is that of a program's life: save, save again in other ways, forget the state, load it. What was loaded is compared
+with what was saved, outside the timed part: a fast library that returns something else has measured nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine, states
+from benchmarks.measure import Job, Measurement, Timing, timed
+from benchmarks.peers.interface import Peer
+
+SAVE = "save"
+DURABLE_SAVE = "durable save"
+WARM_LOAD = "warm load"
+COLD_LOAD = "cold load"
+ONE_TENSOR = "one tensor"
+ASYNC_STALL = "async stall"
+ASYNC_TOTAL = "async total"
+INCREMENTAL = {"incremental 1 %": 0.01, "incremental 10 %": 0.1, "incremental 100 %": 1.0}
+
+EXTRA_MEMORY = "extra_memory_bytes"
+SIZE = "size_bytes"
+WRITTEN = "written_bytes"
+
+_ONE_TENSOR_CALLS = 5
+_COMPARED_TENSORS = 40
+
+
+class PeerCases:
+    """All cases of one library and one state, in one process."""
+
+    def __init__(self, peer: Peer, job: Job, directory: Path) -> None:
+        self.peer = peer
+        self.job = job
+        self.directory = directory
+        self.saved = directory / "saved"
+        self.other = directory / "other"
+        self.total_bytes = 0
+        self.samples: dict[str, bytes] = {}
+
+    def measure(self) -> Iterator[Measurement]:
+        """Yield every measurement that the job wants."""
+        self._warm_up()
+        state = states.build(self.job.state, scale=self.job.scale)
+        self.total_bytes = states.size_bytes(state)
+        self.samples = _samples(state)
+        prepared = self.peer.prepare(state)
+        for _ in range(self.job.repeats):
+            yield from self._durable_save(prepared)
+            yield from self._other_saves(prepared)
+        for case, fraction in INCREMENTAL.items():
+            yield from self._on_base(case, state, fraction)
+        del state, prepared
+        if not self.saved.exists():
+            return
+        for _ in range(self.job.repeats):
+            yield from self._loads()
+        if self.job.wants(ONE_TENSOR) and self.job.state in states.STATES:
+            yield from self._one_tensor(states.STATES[self.job.state].one_tensor)
+
+    def _warm_up(self) -> None:
+        """Save and load something small, so that no case pays for imports."""
+        path = self.directory / "small"
+        self.peer.save(self.peer.prepare(states.build("uniform:4x4096")), path, durable=True)
+        for load in self.peer.loads().values():
+            load(path)
+        self.peer.load_one(path, "model.blocks.0.1.weight")
+        _remove(path)
+
+    def _durable_save(self, prepared: Any) -> Iterator[Measurement]:
+        """Save and sync; where the syncing is the benchmark's, the time before it is that of the plain save."""
+        _remove(self.saved)
+        os.sync()
+        split: list[float] = []
+
+        def save() -> None:
+            self.peer.save(prepared, self.saved, durable=True)
+            split.append(time.perf_counter())
+            if not self.peer.is_durable_by_itself:
+                machine.sync_files(self.saved)
+
+        try:
+            timing = timed(save, preheat_bytes=self.total_bytes)
+        except Exception as error:  # noqa: BLE001 - whatever a library raises belongs into the report
+            yield self._failed(DURABLE_SAVE, error)
+            _remove(self.saved)
+            return
+        yield self._measured(DURABLE_SAVE, timing, {SIZE: machine.size_on_disk(self.saved)})
+        if not self.peer.is_durable_by_itself:
+            sync_seconds = time.perf_counter() - split[0]
+            started_before_sync = timing.seconds - min(timing.seconds, sync_seconds)
+            yield Measurement(self.job.state, SAVE, self.peer.label, started_before_sync)
+
+    def _other_saves(self, prepared: Any) -> Iterator[Measurement]:
+        if self.peer.is_durable_by_itself:
+            save = lambda: self.peer.save(prepared, self.other, durable=False)  # noqa: E731
+            yield from self._run(SAVE, save, preheat_bytes=self.total_bytes)
+        if not self.job.wants(ASYNC_STALL):
+            return
+        started = time.perf_counter()
+        waits: list[Callable[[], Any]] = []
+
+        def start() -> bool:
+            nonlocal started
+            started = time.perf_counter()
+            wait = self.peer.async_save(prepared, self.other)
+            waits.extend([wait] if wait else [])
+            return wait is not None
+
+        yield from self._run(ASYNC_STALL, start, preheat_bytes=self.total_bytes, keep=True)
+        for wait in waits:
+            wait()
+            yield Measurement(self.job.state, ASYNC_TOTAL, self.peer.label, time.perf_counter() - started)
+        _remove(self.other)
+
+    def _on_base(self, case: str, state: Any, fraction: float) -> Iterator[Measurement]:
+        if not self.job.wants(case) or not self.saved.exists():
+            return
+        changed_bytes = states.change_fraction(state, fraction)
+        save = lambda: self.peer.save_on_base(state, self.other, self.saved)  # noqa: E731
+        yield from self._run(case, save, preheat_bytes=0, facts={"changed_bytes": changed_bytes})
+
+    def _run(
+        self, case: str, save: Callable[[], Any], *, preheat_bytes: int, facts: dict[str, int] | None = None, keep: bool = False
+    ) -> Iterator[Measurement]:
+        """Time one save to the other place. A save that returns None or False is one that the library does not offer."""
+        if not self.job.wants(case):
+            return
+        os.sync()
+        try:
+            timing = timed(save, preheat_bytes=preheat_bytes)
+        except Exception as error:  # noqa: BLE001 - whatever a library raises belongs into the report
+            yield self._failed(case, error)
+        else:
+            if timing.value is not None and timing.value is not False:
+                written = {WRITTEN: timing.value} if type(timing.value) is int else {}
+                yield self._measured(case, timing, {**(facts or {}), **written})
+        if not keep:
+            _remove(self.other)
+
+    def _loads(self) -> Iterator[Measurement]:
+        for addition, load in self.peer.loads().items():
+            if self.job.wants(WARM_LOAD):
+                machine.make_warm(self.saved)
+                yield from self._load(WARM_LOAD, addition, load, preheat_bytes=self.total_bytes)
+            if self.job.wants(COLD_LOAD):
+                yield from self._load(COLD_LOAD, addition, load, preheat_bytes=2 * self.total_bytes)
+
+    def _load(self, case: str, addition: str, load: Callable[[Path], Any], *, preheat_bytes: int) -> Iterator[Measurement]:
+        """Time one load and then the reading of its pages; listing the tensors in between is not timed."""
+        row = f"{self.peer.label} {addition}".strip()
+        machine.preheat(preheat_bytes)
+        if case == COLD_LOAD:
+            machine.make_cold(self.saved)
+        try:
+            timing = timed(lambda: load(self.saved))
+            tensors = dict(states.tensors_of(timing.value))
+            addresses = machine.page_addresses(list(tensors.values()))
+            started = time.perf_counter()
+            machine.read_pages(addresses)
+            seconds = timing.seconds + time.perf_counter() - started
+            self._compare(tensors)
+        except Exception as error:  # noqa: BLE001 - whatever a library raises belongs into the report
+            yield self._failed(case, error, row)
+            return
+        extra_bytes = timing.extra_bytes
+        facts = {} if extra_bytes is None else {EXTRA_MEMORY: max(0, extra_bytes - self.total_bytes)}
+        yield Measurement(self.job.state, case, row, seconds, facts)
+
+    def _one_tensor(self, name: str) -> Iterator[Measurement]:
+        machine.make_warm(self.saved)
+        for _ in range(_ONE_TENSOR_CALLS):
+            try:
+                timing = timed(lambda: machine.read_pages(machine.page_addresses([self.peer.load_one(self.saved, name)])))
+            except Exception as error:  # noqa: BLE001 - whatever a library raises belongs into the report
+                yield self._failed(ONE_TENSOR, error)
+                return
+            yield Measurement(self.job.state, ONE_TENSOR, self.peer.label, timing.seconds)
+
+    def _compare(self, tensors: dict[str, Any]) -> None:
+        for name, expected in self.samples.items():
+            if name not in tensors or _bytes_of(tensors[name]) != expected:
+                raise ValueError(f"{name}: what was loaded is not what was saved")
+
+    def _measured(self, case: str, timing: Timing, facts: dict[str, int]) -> Measurement:
+        memory = {} if timing.extra_bytes is None else {EXTRA_MEMORY: timing.extra_bytes}
+        return Measurement(self.job.state, case, self.peer.label, timing.seconds, {**facts, **memory})
+
+    def _failed(self, case: str, error: Exception, row: str | None = None) -> Measurement:
+        text = (str(error).splitlines() or [""])[0][:200]
+        return Measurement(self.job.state, case, row or self.peer.label, None, error=f"{type(error).__name__}: {text}")
+
+
+def _samples(state: Any) -> dict[str, bytes]:
+    """Return the bytes of some tensors, by name; of very large ones only a part is kept, by a slice of the first elements."""
+    found = list(states.tensors_of(state))
+    chosen = found[:: max(1, len(found) // _COMPARED_TENSORS)]
+    return {name: _bytes_of(tensor) for name, tensor in chosen}
+
+
+def _bytes_of(tensor: Any) -> bytes:
+    """Return the first 64 KiB of a tensor or array."""
+    import numpy
+
+    if hasattr(tensor, "data_ptr"):
+        import torch
+
+        tensor = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+    flat = numpy.ascontiguousarray(tensor).reshape(-1).view(numpy.uint8)
+    return flat[: 2**16].tobytes()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

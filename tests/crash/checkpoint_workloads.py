@@ -1,0 +1,137 @@
+"""Pieces of work on checkpoints that a crash or a fault may cut short, with what may be found after that.
+
+Each is a job on a disk that was prepared; the same jobs are killed, cut from power, failed by the system and denied space. Jobs go
+through a `Product`, so that a mutant does them as well.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ckptfmt.disk.memory import MemoryDisk
+from ckptfmt.disk.memory_store import Tree
+from tests.crash.checkpoint_product import Product
+from tests.crash.checkpoint_states import State, encoded, make_state
+
+TARGET = "/runs/exp/step"
+OTHER = "/runs/exp/other"
+OLD, NEW, OTHERS, ATTEMPT = 1, 2, 3, 4
+
+Job = Callable[[Product, Any], None]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One job on one checkpoint. `old` is there before, `new` when the job has returned; None: no checkpoint.
+
+    `attempted` may be found as well until then: an earlier attempt, killed in the preparation, has come so far.
+    """
+
+    name: str
+    prepare: Job
+    job: Job
+    old: State | None
+    new: State | None
+    attempted: State | None = None
+    has_links: bool = True
+
+    def initial(self, product: Product) -> Tree:
+        """Return the disk before the job."""
+        disk = MemoryDisk()
+        for path in ("/runs", "/runs/exp"):
+            disk.make_directory(path)
+        self.prepare(product, disk)
+        return disk.tree()
+
+    def disk(self, tree: Tree, *, capacity_bytes: int | None = None) -> MemoryDisk:
+        """Return a disk for the job, on which links work or do not."""
+        disk = MemoryDisk(tree, capacity_bytes=capacity_bytes)
+        self.restrict(disk)
+        return disk
+
+    def restrict(self, disk: MemoryDisk) -> None:
+        """Let links be refused where this workload wants that."""
+        if not self.has_links:
+            disk.faults.fail("link", errno.EXDEV, times=None)
+
+
+def workloads(tensor_count: int) -> dict[str, Workload]:
+    """Return every workload, with states of so many tensors in their larger section."""
+    size = {"tensor_count": tensor_count}
+    old, new = make_state(OLD, **size), make_state(NEW, **size)
+    # Of this one every second tensor is in the other checkpoint, or in the old one.
+    partly_others, partly_old = make_state(NEW, shared=OTHERS, **size), make_state(NEW, shared=OLD, **size)
+
+    def save(number: int, path: str = TARGET, *, shared: int | None = None, **options: Any) -> Job:
+        state = encoded(number, shared=shared, **size)
+        return lambda product, disk: product.save(disk, path, state, **options)
+
+    def both(*jobs: Job) -> Job:
+        def run(product: Product, disk: Any) -> None:
+            for job in jobs:
+                job(product, disk)
+
+        return run
+
+    def delete(product: Product, disk: Any) -> None:
+        product.delete_checkpoint(disk, TARGET)
+
+    other = save(OTHERS, OTHER)
+    overwrite = save(NEW, overwrite=True)
+    with_base = save(NEW, shared=OTHERS, base=OTHER)
+    made = [
+        Workload("first save", other, save(NEW), None, new),
+        Workload("first save below missing directories", _nothing, save(NEW, "/new/er/step"), None, new),
+        Workload("overwrite", both(save(OLD), other), overwrite, old, new),
+        Workload("overwrite with the same state", both(save(OLD), other), save(OLD, overwrite=True), old, old),
+        Workload("save with a base", other, with_base, None, partly_others),
+        Workload("save with a base, copied", other, with_base, None, partly_others, has_links=False),
+        Workload(
+            "overwrite with a base",
+            both(save(OLD), other),
+            save(NEW, shared=OTHERS, base=OTHER, overwrite=True),
+            old,
+            partly_others,
+        ),
+        Workload(
+            "overwrite with itself as base", both(save(OLD), other), save(NEW, shared=OLD, base=TARGET, overwrite=True), old, partly_old
+        ),
+        Workload("delete", both(save(OLD), other), delete, old, None),
+        Workload("delete what shares files", both(other, save(OTHERS, base=OTHER)), delete, make_state(OTHERS, **size), None),
+    ]
+    return {workload.name: workload for workload in made}
+
+
+def killed_at(workload: Workload, operation: int, *, tensor_count: int) -> Workload:
+    """Return a workload that begins after an attempt at another state was killed at its n-th operation, without a power cut.
+
+    Nothing that the attempt did is durable of itself; that is why both are one job.
+    """
+    attempt = encoded(ATTEMPT, tensor_count=tensor_count)
+
+    def run(product: Product, disk: Any) -> None:
+        # A disk that fails from some operation on is what a killed process leaves: nothing more happens.
+        faults = disk.inner.faults
+        faults.fail("any", errno.EIO, nth=operation, times=None)
+        with suppress(OSError):
+            product.save(disk, TARGET, attempt, overwrite=True)
+        faults.clear()
+        workload.restrict(disk.inner)
+        workload.job(product, disk)
+
+    attempted = make_state(ATTEMPT, tensor_count=tensor_count)
+    name = f"{workload.name}, after a kill at operation {operation}"
+    return Workload(name, workload.prepare, run, workload.old, workload.new, attempted, workload.has_links)
+
+
+def target_of(workload: Workload) -> str:
+    """Return the path of the checkpoint that a workload is about."""
+    return "/new/er/step" if "missing" in workload.name else TARGET
+
+
+def _nothing(product: Product, disk: Any) -> None:
+    pass
