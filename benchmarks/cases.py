@@ -79,11 +79,13 @@ class PeerCases:
         """Save and sync; where the syncing is the benchmark's, the time before it is that of the plain save."""
         _remove(self.saved)
         os.sync()
-        split: list[float] = []
+        plain_seconds = 0.0
 
         def save() -> None:
+            nonlocal plain_seconds
+            started = time.perf_counter()
             self.peer.save(prepared, self.saved, durable=True)
-            split.append(time.perf_counter())
+            plain_seconds = time.perf_counter() - started
             if not self.peer.is_durable_by_itself:
                 machine.sync_files(self.saved)
 
@@ -95,18 +97,13 @@ class PeerCases:
             return
         yield self._measured(DURABLE_SAVE, timing, {SIZE: machine.size_on_disk(self.saved)})
         if not self.peer.is_durable_by_itself:
-            sync_seconds = time.perf_counter() - split[0]
-            started_before_sync = timing.seconds - min(timing.seconds, sync_seconds)
-            yield Measurement(self.job.state, SAVE, self.peer.label, started_before_sync)
+            yield Measurement(self.job.state, SAVE, self.peer.label, plain_seconds)
 
     def _other_saves(self, prepared: Any) -> Iterator[Measurement]:
         if self.peer.is_durable_by_itself:
-            save = lambda: self.peer.save(prepared, self.other, durable=False)  # noqa: E731
-            yield from self._run(SAVE, save, preheat_bytes=self.total_bytes)
-        if not self.job.wants(ASYNC_STALL):
-            return
-        started = time.perf_counter()
+            yield from self._run(SAVE, lambda: self.peer.save(prepared, self.other, durable=False) or True, self.total_bytes)
         waits: list[Callable[[], Any]] = []
+        started = time.perf_counter()
 
         def start() -> bool:
             nonlocal started
@@ -115,7 +112,7 @@ class PeerCases:
             waits.extend([wait] if wait else [])
             return wait is not None
 
-        yield from self._run(ASYNC_STALL, start, preheat_bytes=self.total_bytes, keep=True)
+        yield from self._run(ASYNC_STALL, start, self.total_bytes)
         for wait in waits:
             wait()
             yield Measurement(self.job.state, ASYNC_TOTAL, self.peer.label, time.perf_counter() - started)
@@ -125,26 +122,26 @@ class PeerCases:
         if not self.job.wants(case) or not self.saved.exists():
             return
         changed_bytes = states.change_fraction(state, fraction)
-        save = lambda: self.peer.save_on_base(state, self.other, self.saved)  # noqa: E731
-        yield from self._run(case, save, preheat_bytes=0, facts={"changed_bytes": changed_bytes})
+        changed = {"changed_bytes": changed_bytes}
+        yield from self._run(case, lambda: self.peer.save_on_base(state, self.other, self.saved), 0, changed)
+        _remove(self.other)
 
     def _run(
-        self, case: str, save: Callable[[], Any], *, preheat_bytes: int, facts: dict[str, int] | None = None, keep: bool = False
+        self, case: str, save: Callable[[], int | bool | None], preheat_bytes: int, facts: dict[str, int] | None = None
     ) -> Iterator[Measurement]:
-        """Time one save to the other place. A save that returns None or False is one that the library does not offer."""
+        """Time one save to the other place; it returns None or False where the library does not offer that, or how much it wrote."""
         if not self.job.wants(case):
             return
+        _remove(self.other)
         os.sync()
         try:
             timing = timed(save, preheat_bytes=preheat_bytes)
         except Exception as error:  # noqa: BLE001 - whatever a library raises belongs into the report
             yield self._failed(case, error)
-        else:
-            if timing.value is not None and timing.value is not False:
-                written = {WRITTEN: timing.value} if type(timing.value) is int else {}
-                yield self._measured(case, timing, {**(facts or {}), **written})
-        if not keep:
-            _remove(self.other)
+            return
+        if timing.value is not None and timing.value is not False:
+            written = {WRITTEN: timing.value} if type(timing.value) is int else {}
+            yield self._measured(case, timing, {**(facts or {}), **written})
 
     def _loads(self) -> Iterator[Measurement]:
         for addition, load in self.peer.loads().items():

@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy
 from blake3 import blake3
 
-from benchmarks import machine
+from benchmarks import machine, states
 from benchmarks.measure import Job, Measurement, timed
 
 ROW = "limit"
@@ -32,18 +32,18 @@ READ_ONE = "open and read one tensor"
 BLOCK_BYTES = 16 * 2**20
 MEMORY_BYTES = 2**30
 
-Span = tuple[int, int]
+Span = tuple[int, int, int]
 
 
 def measure(job: Job, directory: Path) -> Iterator[Measurement]:
     """Yield every limit for the bytes of one state."""
-    size_bytes, one_bytes = sizes_of(job.state, job.scale)
+    size_bytes, one_bytes = states.sizes(job.state, scale=job.scale)
     # Direct transfers are of whole pages; what a tail would add is lost in the noise.
     size_bytes -= size_bytes % machine.PAGE_BYTES
     memory = mmap.mmap(-1, min(size_bytes, MEMORY_BYTES))
-    numpy.frombuffer(memory, numpy.uint8)[:] = numpy.frombuffer(numpy.random.default_rng(1).bytes(2**20), numpy.uint8).repeat(
-        -(-len(memory) // 2**20)
-    )[: len(memory)]
+    noise = random.Random(1).randbytes(2**20)
+    for begin in range(0, len(memory), len(noise)):
+        memory[begin : begin + len(noise)] = noise[: len(memory) - begin]
     path = directory / "limit"
     steps: dict[str, Callable[[], None]] = {
         BUFFERED_WRITE: lambda: _buffered_write(path, memory, size_bytes, sync=False),
@@ -78,16 +78,7 @@ def _timed(job: Job, case: str, step: Callable[[], None], *, preheat_bytes: int 
         return Measurement(job.state, case, ROW, None, error=f"{type(error).__name__}: {error.strerror}")
 
 
-def sizes_of(state: str, scale: float) -> tuple[int, int]:
-    """Return the bytes of a state and of its tensor that is read alone."""
-    from benchmarks import states
-
-    built = dict(states.tensors_of(states.build(state, scale=scale)))
-    one = built[states.STATES[state].one_tensor].nbytes if state in states.STATES else 0
-    return sum(tensor.nbytes for tensor in built.values()), one
-
-
-def _spans(size_bytes: int, memory_bytes: int) -> list[tuple[int, int, int]]:
+def _spans(size_bytes: int, memory_bytes: int) -> list[Span]:
     """Return (position in the file, position in memory, size) of every block; memory is gone through again and again."""
     spans = []
     at = 0
@@ -114,7 +105,7 @@ def _direct_write(path: Path, memory: mmap.mmap, size_bytes: int) -> None:
     try:
         os.posix_fallocate(number, 0, size_bytes)
 
-        def write(span: tuple[int, int, int]) -> None:
+        def write(span: Span) -> None:
             at, begin, size = span
             if os.pwrite(number, view[begin : begin + size], at) != size:
                 raise OSError(5, "short write")
@@ -154,7 +145,7 @@ def _hash(memory: mmap.mmap, size_bytes: int, threads: int) -> None:
     view = memoryview(memory)
     spans = _spans(size_bytes, len(memory))
 
-    def digest(part: list[tuple[int, int, int]]) -> bytes:
+    def digest(part: list[Span]) -> bytes:
         hasher = blake3()
         for _, begin, size in part:
             hasher.update(view[begin : begin + size])

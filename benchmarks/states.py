@@ -11,35 +11,42 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-POOL_ELEMENTS = 2**24
-POOL_STEP = 1_000_003
+POOL_ELEMENTS = 2**22
+POOL_STEP = 100_003
 STANDARD_DEVIATION = 0.02
+
+Shape = tuple[int, ...]
+
+
+class Fill(Protocol):
+    """Makes one tensor after the other."""
+
+    def __call__(self, shape: Shape, dtype: torch.dtype = torch.float32) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
 class StateKind:
-    """One state: `build(scale)` makes it, with `scale` times the bytes; `one_tensor` is read alone."""
+    """One state: `build(scale, fill)` makes it, with about `scale` times the bytes; `one_tensor` is read alone."""
 
     description: str
-    build: Callable[[float], Any]
+    build: Callable[[float, Fill], Any]
     one_tensor: str
 
 
 class _Filler:
     """Makes tensors out of the pool, each from where the one before ended and a step further."""
 
-    def __init__(self, elements: int) -> None:
-        size = min(POOL_ELEMENTS, max(elements, 2**16))
+    def __init__(self) -> None:
         generator = torch.Generator().manual_seed(20261121)
-        self.pool = torch.randn(size, generator=generator).mul_(STANDARD_DEVIATION)
-        self.pools = {torch.float32: self.pool, torch.bfloat16: self.pool.bfloat16()}
+        pool = torch.randn(POOL_ELEMENTS, generator=generator).mul_(STANDARD_DEVIATION)
+        self.pools = {torch.float32: pool, torch.bfloat16: pool.bfloat16()}
         self.position = 0
 
-    def tensor(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    def __call__(self, shape: Shape, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         pool = self.pools[dtype]
         made = torch.empty(shape, dtype=dtype)
         flat, filled = made.view(-1), 0
@@ -47,15 +54,18 @@ class _Filler:
             part = pool[self.position : self.position + len(flat) - filled]
             flat[filled : filled + len(part)] = part
             filled += len(part)
-            self.position = (self.position + len(part) + POOL_STEP) % len(pool)
+            self.position = (self.position + len(part) + POOL_STEP) % POOL_ELEMENTS
         return made
 
 
-def _transformer(scale: float) -> Any:
+def _outline(shape: Shape, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _transformer(scale: float, fill: Fill) -> Any:
     """Weights in bf16 and AdamW's moments in fp32, 400 of each, as state_dict() nests them."""
     width = max(64, round(704 * math.sqrt(scale) / 64) * 64)
     shapes = dict(_transformer_shapes(width))
-    fill = _Filler(math.ceil(width * width * 440)).tensor
     moments = {
         index: {"step": 1200.0, "exp_avg": fill(shape), "exp_avg_sq": fill(shape).square_()} for index, shape in enumerate(shapes.values())
     }
@@ -67,7 +77,7 @@ def _transformer(scale: float) -> Any:
     }
 
 
-def _transformer_shapes(width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _transformer_shapes(width: int) -> Iterator[tuple[str, Shape]]:
     yield "token_embedding.weight", (32 * 1024, width)
     yield "position_embedding.weight", (1024, width)
     for layer in range(33):
@@ -81,10 +91,9 @@ def _transformer_shapes(width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "final_norm.bias", (width,)
 
 
-def _residual_network(scale: float) -> Any:
+def _residual_network(scale: float, fill: Fill) -> Any:
     """The weights of a ResNet-18 in fp32 and as much momentum of SGD."""
     shapes = dict(_residual_shapes(max(8, round(64 * math.sqrt(scale)))))
-    fill = _Filler(12_000_000).tensor
     momentum = {index: {"momentum_buffer": fill(shape)} for index, shape in enumerate(shapes.values())}
     groups = [{"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "params": list(range(len(shapes)))}]
     return {
@@ -94,7 +103,7 @@ def _residual_network(scale: float) -> Any:
     }
 
 
-def _residual_shapes(width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _residual_shapes(width: int) -> Iterator[tuple[str, Shape]]:
     yield "conv1.weight", (width, 3, 7, 7)
     yield from _norm_shapes("bn1", width)
     inputs = width
@@ -114,14 +123,13 @@ def _residual_shapes(width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "fc.bias", (1000,)
 
 
-def _norm_shapes(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _norm_shapes(name: str, width: int) -> Iterator[tuple[str, Shape]]:
     for member in ("weight", "bias", "running_mean", "running_var"):
         yield f"{name}.{member}", (width,)
 
 
-def uniform(tensor_count: int, tensor_bytes: int) -> Any:
+def uniform(tensor_count: int, tensor_bytes: int, fill: Fill) -> Any:
     """Equally large fp32 tensors in one section."""
-    fill = _Filler(tensor_count * tensor_bytes // 4).tensor
     return {"model": {f"blocks.{index // 100}.{index % 100}.weight": fill((tensor_bytes // 4,)) for index in range(tensor_count)}}
 
 
@@ -129,18 +137,31 @@ STATES = {
     "2GB": StateKind(
         "2.2 GB: 400 transformer weights in bf16, 800 AdamW moments in fp32", _transformer, "model.layers.16.attention.out.weight"
     ),
-    "50k": StateKind("50,000 tensors of 1 KB", lambda scale: uniform(max(200, round(50_000 * scale)), 1024), "model.blocks.1.50.weight"),
-    "one": StateKind("one tensor of 2 GB", lambda scale: uniform(1, round(500_000_000 * scale) * 4), "model.blocks.0.0.weight"),
-    "45MB": StateKind("45 MB of ResNet-18 weights and 45 MB of momentum", _residual_network, "model.layer3.0.conv1.weight"),
+    "50k": StateKind(
+        "50,000 tensors of 1 KB", lambda scale, fill: uniform(max(200, round(50_000 * scale)), 1024, fill), "model.blocks.1.50.weight"
+    ),
+    "one": StateKind("one tensor of 2 GB", lambda scale, fill: uniform(1, round(500_000_000 * scale) * 4, fill), "model.blocks.0.0.weight"),
+    "45MB": StateKind("45 MB of ResNet-18 weights and as much momentum", _residual_network, "model.layer3.0.conv1.weight"),
 }
 
 
 def build(name: str, *, scale: float = 1.0) -> Any:
     """Make a state of the table, or `uniform:COUNTxBYTES`."""
+    return _build(name, scale, _Filler())
+
+
+def sizes(name: str, *, scale: float = 1.0) -> tuple[int, int]:
+    """Return the bytes of a state and of the tensor that is read alone, without making them."""
+    outline = dict(tensors_of(_build(name, scale, _outline)))
+    one_bytes = outline[STATES[name].one_tensor].nbytes if name in STATES else 0
+    return sum(int(tensor.nbytes) for tensor in outline.values()), one_bytes
+
+
+def _build(name: str, scale: float, fill: Fill) -> Any:
     if name.startswith("uniform:"):
         count, size = name.removeprefix("uniform:").split("x")
-        return uniform(int(count), int(size))
-    return STATES[name].build(scale)
+        return uniform(int(count), int(size), fill)
+    return STATES[name].build(scale, fill)
 
 
 def tensors_of(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

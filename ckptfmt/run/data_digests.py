@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 from ckptfmt.disk.paths import join, parent_of
 from ckptfmt.disk.protocol import Directory, Disk, NotARegularFileError, ReadableFile
@@ -40,22 +40,6 @@ class SampledFile:
     path: str | os.PathLike[str]
 
 
-@runtime_checkable
-class TellsStatus(Protocol):
-    """A file whose size, times and inode can be asked for without reading it."""
-
-    def status(self) -> FileStatus | None:
-        """Return what is true now; None where the disk has no such thing."""
-
-
-@runtime_checkable
-class FollowsLinks(Protocol):
-    """A disk that can say where a path leads."""
-
-    def real_path(self, path: str) -> str:
-        """Return the path with every link followed."""
-
-
 class DataHasher:
     """Computes digests of files and directories, with a cache and a callback for progress."""
 
@@ -63,6 +47,7 @@ class DataHasher:
         self._disk = disk
         self._cache = cache if cache is not None else DigestCache()
         self._progress = progress
+        self._follow: Callable[[str], Any] | None = getattr(disk, "real_path", None)
 
     def digest_path(self, path: str, *, is_sampled: bool) -> tuple[str, str]:
         """Return type and digest of a file or directory.
@@ -80,7 +65,7 @@ class DataHasher:
             return f"{prefix}file", self._digest_file(opened, place, self._real(place), is_sampled=is_sampled)
 
     def _real(self, path: str) -> str:
-        return self._disk.real_path(path) if isinstance(self._disk, FollowsLinks) else path
+        return str(self._follow(path)) if self._follow is not None else path
 
     def _open(self, path: str) -> ReadableFile | str:
         """Open a file; for a directory return its path."""
@@ -106,16 +91,16 @@ class DataHasher:
                 return None
             if error.errno not in _LINK_ERRORS:
                 raise NotARegularFileError(error.errno, "data of the fingerprint is neither a file nor a directory", path) from None
-            if not isinstance(self._disk, FollowsLinks):
+            if self._follow is None:
                 raise NotARegularFileError(error.errno, "data of the fingerprint is a link; give the path that it leads to", path) from None
         try:
-            target = self._open(self._disk.real_path(path))
+            target = self._open(self._real(path))
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "data of the fingerprint is a link that leads nowhere", path) from None
         return None if isinstance(target, str) else target
 
     def _digest_file(self, file: ReadableFile, path: str, place: str, *, is_sampled: bool) -> str:
-        status = file.status() if isinstance(file, TellsStatus) else None
+        status = _find_status(file)
         if status is None:
             return self._read_digest(file, path, is_sampled=is_sampled)
         kind = "sampled" if is_sampled else "full"
@@ -124,7 +109,7 @@ class DataHasher:
         if digest is not None:
             return digest
         digest = self._read_digest(file, path, is_sampled=is_sampled)
-        after = file.status() if isinstance(file, TellsStatus) else None
+        after = _find_status(file)
         if after is None or cache_key(kind, place, after) != key:
             raise _changing(path)
         if is_settled(status):
@@ -176,6 +161,11 @@ class DataHasher:
                 yield relative, parse_digest(digest)
         for child, relative in below:
             yield from self._entries(child, relative, (*above, real), is_sampled=is_sampled)
+
+
+def _find_status(file: ReadableFile) -> FileStatus | None:
+    ask: Callable[[], FileStatus | None] | None = getattr(file, "status", None)
+    return None if ask is None else ask()
 
 
 def _missing(path: str) -> FileNotFoundError:

@@ -1,9 +1,9 @@
 """Appending to a journal: records that survive once they are flushed. Mirror of journal_reader. Spec 16.5.
 
-Each session writes a segment of its own and nobody ever writes to an old one, so what a killed session left cannot hurt. A new segment begins
-by repeating the records of which nobody knows that they are durable. The same happens within a session after a failed write or sync:
-the segment is given up and the next one repeats what is pending. The caller holds a lock; if two write all the same, both names and sizes
-of the files tell, and one of them fails before it acknowledges anything.
+Each session writes a segment of its own and nobody ever writes to an old one, so what a killed session left cannot hurt. A new segment
+begins by repeating the records of which nobody knows that they are durable. The same happens within a session after a failed write or
+sync: the segment is given up and the next one repeats what is pending. The caller holds a lock; if two write all the same, both names
+and sizes of the files tell, and one of them fails before it acknowledges anything.
 """
 
 from __future__ import annotations

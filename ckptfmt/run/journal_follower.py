@@ -11,7 +11,6 @@ from typing import Any
 
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import FormatError
-from ckptfmt.format.journal_record import parse_segment_name
 from ckptfmt.run.journal_chain import Chain, SegmentReader, find_lone_records
 from ckptfmt.run.journal_payloads import PayloadStore
 from ckptfmt.run.journal_scan import scan_journal

@@ -168,7 +168,8 @@ def _listings(scan: JournalScan) -> dict[str, int]:
     """Return each segment that a later one has seen, with the size that the last of them saw."""
     listed: dict[str, int] = {}
     for segment in scan.segments:
-        listed.update(segment.stored.header.seen if segment.stored else ())
+        if segment.stored is not None:
+            listed.update(segment.stored.header.seen)
     return listed
 
 

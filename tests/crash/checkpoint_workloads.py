@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ckptfmt.disk.memory import MemoryDisk
@@ -38,6 +38,7 @@ class Workload:
     new: State | None
     attempted: State | None = None
     has_links: bool = True
+    target: str = TARGET
 
     def initial(self, product: Product) -> Tree:
         """Return the disk before the job."""
@@ -85,7 +86,7 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
     with_base = save(NEW, shared=OTHERS, base=OTHER)
     made = [
         Workload("first save", other, save(NEW), None, new),
-        Workload("first save below missing directories", _nothing, save(NEW, "/new/er/step"), None, new),
+        Workload("first save below missing directories", other, save(NEW, "/new/er/step"), None, new, target="/new/er/step"),
         Workload("overwrite", both(save(OLD), other), overwrite, old, new),
         Workload("overwrite with the same state", both(save(OLD), other), save(OLD, overwrite=True), old, old),
         Workload("save with a base", other, with_base, None, partly_others),
@@ -118,20 +119,11 @@ def killed_at(workload: Workload, operation: int, *, tensor_count: int) -> Workl
         faults = disk.inner.faults
         faults.fail("any", errno.EIO, nth=operation, times=None)
         with suppress(OSError):
-            product.save(disk, TARGET, attempt, overwrite=True)
+            product.save(disk, workload.target, attempt, overwrite=True)
         faults.clear()
         workload.restrict(disk.inner)
         workload.job(product, disk)
 
     attempted = make_state(ATTEMPT, tensor_count=tensor_count)
     name = f"{workload.name}, after a kill at operation {operation}"
-    return Workload(name, workload.prepare, run, workload.old, workload.new, attempted, workload.has_links)
-
-
-def target_of(workload: Workload) -> str:
-    """Return the path of the checkpoint that a workload is about."""
-    return "/new/er/step" if "missing" in workload.name else TARGET
-
-
-def _nothing(product: Product, disk: Any) -> None:
-    pass
+    return replace(workload, name=name, job=run, attempted=attempted)

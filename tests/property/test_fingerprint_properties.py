@@ -149,17 +149,14 @@ def test_differences_name_exactly_the_fields_that_differ(one, other):
 
 
 @given(
-    secret=st.text(string.ascii_letters + string.digits + "!#/+-_", min_size=8, max_size=40),
+    secret=st.text(string.ascii_letters + string.digits + "!#/+-_", min_size=4, max_size=40).map("Zq9#".__add__),
     name=st.sampled_from(["password", "API_KEY", "hfToken", "client_secret", "aws_access_key_id", "credentials"]),
     wrap=st.sampled_from([lambda x: x, lambda x: [x], lambda x: {"user": x}, lambda x: [{"a": (x,)}, 1], lambda x: {x}, str.encode]),
 )
 def test_secrets_are_nowhere_in_a_document(secret, name, wrap):
     config = {"outer": {name: wrap(secret)}}
-    assume(secret not in f"outer.{name}.user.a.0.1 must secret config. tuple")
     made, other = (Fingerprint(config=config, environment=False, code=False) for _ in range(2))
     data = canonical_json.encode(made.to_document()).decode()
-    digits = "".join(field.value for field in made.fields.values()) + made.digest + str(made.to_document().get("salt"))
-    assume(secret not in digits)
     for text in (secret, secret.encode().hex()):
         assert text not in data
         assert text not in json.dumps(Fingerprint.from_document(made.to_document()).to_document())

@@ -7,6 +7,7 @@ way ended and how long it took, by how much memory grew, and what an audit hook 
 All libraries are imported and all good vectors are loaded before the hook counts: what is imported after that was asked for by a file.
 """
 
+import errno
 import gc
 import json
 import pickle
@@ -97,6 +98,8 @@ def outcome_of(ckptfmt, way):
         value = way()
     except ckptfmt.CheckpointError as error:
         return describe_refusal(error)
+    except OSError as error:
+        return ["no memory" if error.errno == errno.ENOMEM and error.filename else "failure", f"{type(error).__name__}: {str(error)[:300]}"]
     except BaseException as error:
         return ["failure", f"{type(error).__name__}: {str(error)[:300]}"]
     if isinstance(value, ckptfmt.VerifyReport):

@@ -46,7 +46,7 @@ def test_only_imported_libraries_are_asked() -> None:
         ("torch", {"torch": 5}),
         ("jax", {"jax": 1}),
         ("python", {"python": [3, [1], None]}),
-        ("python", {"python": (3, (1,) * 625, None)}),
+        ("python", {"python": (3, (0,) * 624 + (625,), None)}),
         ("numpy", {"numpy": {}}),
         ("numpy", {"numpy": np.random.RandomState(np.random.PCG64(1)).get_state(legacy=False)}),
         ("numpy", {"numpy": {**np.random.get_state(legacy=False), "state": {"key": np.zeros(624, "u4"), "pos": 10**6}}}),

@@ -41,9 +41,13 @@ class Screen:
                 self.stream.write(line.rstrip() + "\n")
 
     def write_document(self, document: Mapping[str, Any]) -> None:
-        """Write the one JSON document of a command. ASCII only, so that no name can act on a terminal."""
-        json.dump({"schema_version": SCHEMA_VERSION, **document}, self.stream, indent=2, ensure_ascii=True, allow_nan=False)
-        self.stream.write("\n")
+        """Write the one JSON document of a command, indented where people see it.
+
+        ASCII only, so that no name can act on a terminal; and as a whole, so that a failure leaves no half of one.
+        """
+        indent = 2 if self.stream.isatty() else None
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=indent, ensure_ascii=True, allow_nan=False)
+        self.stream.write(text + "\n")
 
 
 def standard_screen(*, is_json: bool, is_quiet: bool, verbosity: int) -> Screen:

@@ -19,9 +19,13 @@ def _number(value: int | float) -> int | float | str:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a value that a finding expected or found: itself if JSON has it, else its text."""
+    """Return a value as JSON has it; what it has no type for as text."""
     if value is None or isinstance(value, bool | int | str):
         return value
+    if isinstance(value, float):
+        return _number(value)
     if isinstance(value, list | tuple):
         return [plain_value(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain_value(item) for key, item in value.items()}
     return str(value)

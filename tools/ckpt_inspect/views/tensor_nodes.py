@@ -55,26 +55,22 @@ class TensorTexts:
         if reference is None or row is None:
             return "tensor of which the index holds nothing"
         _, kind, attributes = reference
-        dtype, shape, size_bytes = dtype_text(row.dtype), list(row.shape), row.size_bytes
-        remarks = [] if kind == _DEFAULT_KIND else [visible(kind)]
-        view = attributes.get("view")
-        if not isinstance(view, list) or len(view) != 4:
-            view = None
-        if view is not None:
-            dtype, shape = dtype_text(str(view[1])), view[2]
+        tied = self.tied_to(node, path)
+        remarks = [] if kind == _DEFAULT_KIND else [kind]
+        text = f"{dtype_text(row.dtype)} {list(row.shape)} {size_text(row.size_bytes)}"
         for name, value in attributes.items():
             if name == "grad":
                 remarks.append("requires grad" if value is True else "without grad")
-            elif name == "view" and view is not None:
-                remarks.append(f"view of {size_text(size_bytes)} at byte {view[0]}, strides {view[3]}")
+            elif name == "view" and isinstance(value, list) and len(value) == 4:
+                offset, dtype, shape, strides = value
+                text = f"{dtype_text(str(dtype))} {shape}"
+                remarks.append(f"view of {tied or size_text(row.size_bytes)} from byte {offset}, strides {strides}")
+                tied = None
             else:
-                remarks.append(f"{visible(name)} {value}")
-        tied = self.tied_to(node, path)
+                remarks.append(f"{name} {value}")
         if tied is not None:
-            remarks.append(f"tied to {visible(tied)}")
-        size = "" if view is not None else f" {size_text(size_bytes)}"
-        noted = ", ".join(remarks)
-        return visible(f"{dtype} {shape}{size}" + (f"  {noted}" if noted else ""))
+            remarks.append(f"tied to {tied}")
+        return visible(f"{text}  {', '.join(remarks)}" if remarks else text)
 
     def _sparse_text(self, payload: Any) -> str:
         if type(payload) is not list or len(payload) != 4:

@@ -12,6 +12,7 @@ from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.output.table import GAP
 from ckpt_inspect.output.units import count_text
 from ckpt_inspect.output.visible import columns, cut_end, cut_middle, padded, visible
+from ckpt_inspect.views.json_values import plain_value
 from ckpt_inspect.views.tensor_nodes import TensorTexts, find_row
 from ckpt_inspect.views.values import fitted, is_inline, text_of, type_of
 from ckptfmt.format.layout import MAX_STATE_DEPTH
@@ -70,7 +71,7 @@ class TreeView:
             _, kind, attributes = node["$tensor"]
             tied = self._tensors.tied_to(node, path)
             described = {"dtype": row.dtype, "shape": list(row.shape), "size_bytes": row.size_bytes, "kind": kind, "tied_to": tied}
-            return described | ({"attributes": attributes} if attributes else {})
+            return described | ({"attributes": plain_value(attributes)} if attributes else {})
         if node is None or type(node) in (bool, int, str):
             return {"value": node}
         if type(node) is float and node - node == 0:
@@ -87,7 +88,7 @@ class TreeView:
         indent = "  " * min(len(path), _MAX_INDENT_LEVELS)
         children = [(key, child) for key, child in children_of(node) or () if self._is_wanted((*path, key))]
         shown = children if screen.verbosity else children[: _shown_count(node, children)]
-        keys = [cut_middle(visible(key), _MAX_KEY) for key, _ in shown]
+        keys = [cut_middle(visible(key) or "''", _MAX_KEY) for key, _ in shown]
         flat = [self._is_tensor(child) or is_inline(child) for _, child in shown]
         width = max((columns(key) for key, is_flat in zip(keys, flat, strict=True) if is_flat), default=0)
         for (key, child), label, is_flat in zip(shown, keys, flat, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from ckpt_inspect.output.units import size_text
@@ -179,8 +180,7 @@ def _offset(payload: list[Any]) -> str:
 
 
 def _duration(payload: list[Any]) -> str:
-    days, seconds, microseconds = payload
-    return f"{days} days, {seconds + microseconds / 1_000_000:g} s" if days else f"{seconds + microseconds / 1_000_000:g} s"
+    return str(timedelta(*payload))
 
 
 def _numpy_scalar(payload: list[Any]) -> str:
@@ -197,7 +197,7 @@ def _numpy_scalar(payload: list[Any]) -> str:
 
 
 def _device(payload: list[Any]) -> str:
-    kind, index = payload
+    kind, index = payload[:2]
     return str(kind) if index is None else f"{kind}:{index}"
 
 

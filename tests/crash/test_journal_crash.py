@@ -1,0 +1,332 @@
+"""P6 under every crash: what was flushed is there, what is there is a prefix of what was appended, and the next writer works.
+
+Each workload is recorded once; every state that a kill or a power cut may leave of it is read by the real reader and continued by the real
+writer. Then steps are taken out of the code one by one, and each time the same check must find a state that breaks a promise.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ckptfmt.disk.memory import MemoryDisk
+from ckptfmt.disk.protocol import Disk
+from ckptfmt.disk.recording import RecordingDirectory, RecordingDisk, RecordingWritableFile
+from ckptfmt.errors import CorruptError
+from ckptfmt.run import journal, journal_chain, journal_salvage, journal_snapshot
+from ckptfmt.run.journal import Journal
+from ckptfmt.run.journal_reader import read_journal, verify_journal
+from ckptfmt.run.journal_salvage import salvage
+from tests.crash.crash_states import CrashState, iter_states
+
+PATH = "/study/journal"
+
+
+def value(index: int) -> dict[str, object]:
+    """A record that is longer than a sector every third time."""
+    return {"index": index, "text": f"{index:03d}" * (250 if index % 3 == 2 else 30)}
+
+
+class Script:
+    """A writer's work, with the model of it: each generation's values in the order in which they were appended.
+
+    A mark says which generation had how many acknowledged records.
+    """
+
+    def __init__(self, disk: RecordingDisk, before: list[object] | None = None) -> None:
+        self.disk = disk
+        self.generations: list[list[object]] = [list(before or [])]
+        self.minimums = [0]
+        self._next_index = len(self.generations[0])
+        self._journal: Journal | None = None
+
+    @property
+    def journal(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal.open_for_append(self.disk, PATH)
+        return self._journal
+
+    def append(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.generations[-1].append(value(self._next_index))
+            self.journal.append(value(self._next_index))
+            self._next_index += 1
+
+    def flush(self) -> None:
+        self.journal.flush()
+        self._acknowledge()
+
+    def compact(self, count: int) -> None:
+        self.generations.append(self.generations[-1][-count:] if count else [])
+        self.minimums.append(count)
+        self.journal.compact(self.generations[-1])
+        self._acknowledge()
+
+    def kill(self) -> None:
+        """Stop without a word; what was written is visible and not durable."""
+        self._journal = None
+
+    def close(self) -> None:
+        self.journal.close()
+        self._acknowledge()
+        self._journal = None
+
+    def _acknowledge(self) -> None:
+        self.disk.record_mark(f"{len(self.generations) - 1} {len(self.generations[-1])}")
+
+
+def first_append(script: Script) -> None:
+    script.append()
+    script.flush()
+
+
+def several_flushes(script: Script) -> None:
+    for count in (1, 3, 2):
+        script.append(count)
+        script.flush()
+    script.append(2)
+    script.close()
+
+
+def restart_after_kill(script: Script) -> None:
+    script.append(2)
+    script.flush()
+    script.append(2)
+    script.kill()
+    script.append(2)
+    script.flush()
+    script.kill()
+    script.append()
+    script.kill()
+    script.append()
+    script.close()
+
+
+def restart_after_nothing_was_flushed(script: Script) -> None:
+    script.append(3)
+    script.kill()
+    script.append()
+    script.kill()
+    script.append()
+    script.flush()
+
+
+def compaction(script: Script) -> None:
+    script.append(3)
+    script.flush()
+    script.append()
+    script.compact(2)
+    script.append(2)
+    script.flush()
+
+
+def compaction_of_several_sessions(script: Script) -> None:
+    script.append(2)
+    script.close()
+    script.append(2)
+    script.flush()
+    script.kill()
+    script.compact(3)
+    script.kill()
+    script.append()
+    script.flush()
+    script.compact(0)
+    script.append()
+    script.close()
+
+
+def failed_flush(script: Script) -> None:
+    script.append(2)
+    script.flush()
+    script.append(2)
+    script.disk._inner.faults.fail("sync", 5)
+    with pytest.raises(OSError, match="Input/output"):
+        script.flush()
+    script.append()
+    script.flush()
+    script.disk._inner.faults.fail("sync_directory", 5)
+    script.kill()
+    with pytest.raises(OSError, match="Input/output"):
+        script.journal.append("never")
+    script.append()
+    script.flush()
+
+
+WORKLOADS = [
+    first_append,
+    several_flushes,
+    restart_after_kill,
+    restart_after_nothing_was_flushed,
+    compaction,
+    compaction_of_several_sessions,
+    failed_flush,
+]
+
+
+def run(workload: Callable[[Script], None], initial: MemoryDisk | None = None, before: list[object] | None = None) -> Script:
+    script = Script(RecordingDisk(MemoryDisk(initial.tree() if initial else None)), before)
+    workload(script)
+    return script
+
+
+def values_of(disk: Disk) -> list[object]:
+    try:
+        content = read_journal(disk, PATH)
+    except FileNotFoundError:
+        return []
+    assert content.sound_count == len(values := [found for _, found in content.iter_records()])
+    return values
+
+
+def check(script: Script, state: CrashState) -> None:
+    """Check the promises on one state."""
+    generation, count = map(int, state.acknowledged_marks[-1].split()) if state.acknowledged_marks else (0, 0)
+    found = values_of(state.disk)
+    allowed = [
+        found == values[: len(found)] and len(found) >= (count if index == generation else script.minimums[index])
+        for index, values in enumerate(script.generations)
+        if index >= generation
+    ]
+    assert any(allowed), f"{len(found)} records, acknowledged {count}: {state.description}"
+    with Journal.open_for_append(state.disk, PATH) as again:
+        assert [value for _, value in again.iter_records()] == found
+        again.append("next")
+    assert values_of(state.disk) == [*found, "next"]
+    assert not [finding for finding in verify_journal(state.disk, PATH) if finding.level == "error"]
+
+
+def states(script: Script, *, weak: bool, initial: MemoryDisk | None = None, limit: int | None = None) -> Iterator[CrashState]:
+    return iter_states(script.disk.records, (initial or MemoryDisk()).tree(), weak=weak, limit=limit)
+
+
+@pytest.mark.parametrize("weak", [True, False], ids=["weak", "ordered"])
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.__name__)
+def test_every_state_after_a_crash_holds_what_was_flushed(workload: Callable[[Script], None], weak: bool) -> None:
+    script = run(workload)
+    for state in states(script, weak=weak):
+        check(script, state)
+
+
+@pytest.mark.parametrize("weak", [True, False], ids=["weak", "ordered"])
+def test_a_second_crash_on_top_of_a_first_one_loses_nothing_either(weak: bool) -> None:
+    script = run(several_flushes)
+    for state in states(script, weak=weak, limit=60):
+        before = values_of(state.disk)
+        second = run(restart_after_kill, state.disk, before)
+        for later in states(second, weak=weak, initial=state.disk, limit=40):
+            # What the first crash left on the disk is durable, so it counts as acknowledged.
+            assert values_of(later.disk)[: len(before)] == before
+            check(second, later)
+
+
+def damaged_journal() -> MemoryDisk:
+    """A journal of two sessions with a flipped bit in the middle."""
+    script = run(several_flushes)
+    name = read_journal(script.disk, PATH).path + "/" + script.disk.open_directory(PATH).names()[0]
+    content = bytearray(script.disk._inner.contents()[name] or b"")
+    content[len(content) // 2] ^= 1
+    disk = MemoryDisk()
+    disk.make_directory("/study")
+    disk.make_directory(PATH)
+    directory = disk.open_directory(PATH)
+    file = directory.create(name.rpartition("/")[2], size_bytes=0)
+    file.write(content)
+    file.close()
+    return disk
+
+
+@pytest.mark.parametrize("weak", [True, False], ids=["weak", "ordered"])
+def test_a_crash_during_salvage_leaves_the_damage_or_the_prefix_and_every_byte(weak: bool) -> None:
+    initial = damaged_journal()
+    original = next(content for content in initial.contents().values() if content)
+    disk = RecordingDisk(MemoryDisk(initial.tree()))
+    report = salvage(disk, PATH)
+    kept = values_of(disk)
+    assert kept == [value(index) for index in range(report.kept_count)]
+    assert len(kept) > 1
+    for state in iter_states(disk.records, initial.tree(), weak=weak):
+        assert original in state.disk.contents().values()
+        try:
+            assert values_of(state.disk) == kept
+        except CorruptError:
+            salvage(state.disk, PATH)
+            assert values_of(state.disk) == kept
+        with Journal.open_for_append(state.disk, PATH) as again:
+            again.append("next")
+        assert values_of(state.disk) == [*kept, "next"]
+
+
+def without(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, line: str, instead: str = "pass") -> None:
+    """Replace one line of a function by another."""
+    function = getattr(owner, name)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(line) == 1, f"{name} has not one {line!r}"
+    scope: dict[str, object] = {}
+    exec(source.replace(line, instead), function.__globals__, scope)
+    monkeypatch.setattr(owner, name, scope[name])
+
+
+def no_file_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RecordingWritableFile, "sync", lambda self: None)
+
+
+def no_sync_when_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, Journal, "_commit", "segment.file.sync()")
+
+
+def no_directory_sync_when_creating(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, Journal, "_commit", "self._directory.sync()")
+
+
+def no_sync_of_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, journal_snapshot, "_write_file", "file.sync()")
+
+
+def removal_before_the_rename_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = RecordingDirectory.sync
+
+    def skip(self: RecordingDirectory) -> None:
+        if not any(name.startswith("segment-") for name in self.names()) or not _has_snapshot(self):
+            sync(self)
+
+    monkeypatch.setattr(RecordingDirectory, "sync", skip)
+
+
+def _has_snapshot(directory: RecordingDirectory) -> bool:
+    return any(directory.open(name).read(0, 400).count(b"\xa8snapshot") for name in directory.names())
+
+
+def removal_before_the_rename(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, Journal, "compact", "with self._naming_a_full_disk(sum(map(len, payloads))):", "if not self._unlink_all():")
+    monkeypatch.setattr(Journal, "_unlink_all", lambda self: [self._directory.unlink(name) for name in self._sizes] and None, raising=False)
+
+
+def no_digest_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, journal_chain.__dict__["take_records"].__globals__["Stretch"], "__doc__", "") if False else None
+    without_in_take_records(monkeypatch, "if link != data[end:needed]:", "if False:")
+
+
+def no_chain_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_in_take_records(monkeypatch, "previous != link or found_number != number + 1 or ", "")
+
+
+def without_in_take_records(monkeypatch: pytest.MonkeyPatch, line: str, instead: str) -> None:
+    without(monkeypatch, journal_chain, "take_records", line, instead)
+
+
+def trust_in_what_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_chain.Chain, "find_base", lambda self, is_durable: self.position)
+
+
+MUTANTS = [
+    (no_file_sync, first_append),
+    (no_sync_when_flushing, first_append),
+    (no_directory_sync_when_creating, first_append),
+    (no_sync_of_the_snapshot, compaction),
+    (removal_before_the_rename_is_durable, compaction),
+    (no_digest_check, several_flushes),
+    (trust_in_what_is_visible, restart_after_kill),
+]
