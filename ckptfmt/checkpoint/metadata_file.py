@@ -9,6 +9,7 @@ from ckptfmt.format.manifest import Manifest
 from ckptfmt.format.metadata import Metadata, check_codecs, decode_metadata
 from ckptfmt.format.rules import violation
 from ckptfmt.format.zstd_frame import decompress
+from ckptfmt.state.pause import collector_paused
 
 
 def read_metadata(directory: Directory, manifest: Manifest) -> Metadata:
@@ -24,7 +25,8 @@ def read_metadata(directory: Directory, manifest: Manifest) -> Metadata:
     if actual != entry.digest:
         advice = "The metadata is damaged; use another copy."
         raise violation("E020", where, expected=short(entry.digest), found=short(actual), advice=advice)
-    metadata = decode_metadata(decompress(data, raw_size_bytes=entry.raw_size_bytes, where=where), where=where)
+    with collector_paused():
+        metadata = decode_metadata(decompress(data, raw_size_bytes=entry.raw_size_bytes, where=where), where=where)
     _check_agreement(manifest, metadata, where)
     return metadata
 

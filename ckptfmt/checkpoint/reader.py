@@ -24,6 +24,7 @@ from ckptfmt.format.manifest import Manifest
 from ckptfmt.format.metadata import Metadata
 from ckptfmt.format.rules import violation
 from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, prune, tensor_ids
+from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.tensors import TensorMemory
 from ckptfmt.state.tree import decode_leaf, decode_state, outline_state
 
@@ -115,11 +116,12 @@ class OpenCheckpoint:
         return built
 
     def _build(self, tree: Any) -> Any:
-        rows = self._rows_of(tree)
-        if self._verify:
-            self.store.check_headers(rows)
-        self.store.verify_rows(rows)
-        return decode_state(tree, self._memory, device=self._device)
+        with collector_paused():
+            rows = self._rows_of(tree)
+            if self._verify:
+                self.store.check_headers(rows)
+            self.store.verify_rows(rows)
+            return decode_state(tree, self._memory, device=self._device)
 
     def _rows_of(self, tree: Any) -> list[int]:
         count = len(self.metadata.tensors)

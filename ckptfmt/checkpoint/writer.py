@@ -27,6 +27,7 @@ from ckptfmt.format.layout import section_stem
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry, decode_manifest, encode_manifest
 from ckptfmt.format.metadata import Chunk, Metadata, ShardTable, TensorRow, encode_metadata
 from ckptfmt.format.zstd_frame import compress
+from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.tensors import TensorSource
 from ckptfmt.state.tree import EncodedState
 
@@ -51,7 +52,7 @@ class SaveOptions:
 def write_checkpoint(disk: Disk, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
     """Write a state as a checkpoint, durably and atomically, and return what was committed."""
     try:
-        with Staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
+        with collector_paused(), Staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
             return _Writer(disk, staging, state, options).write()
     except OSError as error:
         if (no_space := became_full(path, error)) is not None:

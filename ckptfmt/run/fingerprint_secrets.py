@@ -28,8 +28,8 @@ _SECRET_NAMES = re.compile(
 _SECRET_WORDS = frozenset({"pwd", "pw", "dsn", "jwt", "otp"})
 # Tokens of a vocabulary.
 _NO_SECRET_BEFORE_TOKEN = frozenset(
-    "audio begin bos cls decoder decoding each end eos extra fake first forced image last mask max min model no non num pad per prefix prompt "
-    "query sep special start stop suffix text unk unknown video word".split()
+    "audio begin bos cls decoder decoding each end eos extra fake first forced image last mask max min model no non num pad per "
+    "prefix prompt query sep special start stop suffix text unk unknown video word".split()
 )
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]")

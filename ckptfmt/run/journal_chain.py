@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ckptfmt.disk.protocol import Directory, ReadableFile
 from ckptfmt.errors import FormatError
-from ckptfmt.format.journal_header import StoredHeader
+from ckptfmt.format.journal_header import SNAPSHOT, StoredHeader
 from ckptfmt.format.journal_record import (
     MARK_BYTES,
     ORIGIN,
@@ -25,6 +25,7 @@ from ckptfmt.format.rules import violation
 from ckptfmt.run.journal_segments import Segment
 
 PIECE_BYTES = 4 * 2**20
+_SMALL_PIECE_BYTES = 2**16
 
 
 class Chain:
@@ -124,7 +125,7 @@ class SegmentReader:
         self.is_sealed = False
         self.has_flushed = stored.header.acknowledged > stored.header.base.number
 
-    def read(self, directory: Directory) -> Iterator[list[bytes]]:
+    def read(self, directory: Directory, *, piece_bytes: int = PIECE_BYTES) -> Iterator[list[bytes]]:
         """Yield the payloads of the records that follow, some at a time.
 
         Raises:
@@ -132,12 +133,11 @@ class SegmentReader:
         """
         file = directory.open(self.segment.name)
         try:
-            yield from self._read_file(file)
+            yield from self._read_file(file, piece_bytes)
         finally:
             file.close()
 
-    def _read_file(self, file: ReadableFile) -> Iterator[list[bytes]]:
-        piece_bytes = PIECE_BYTES
+    def _read_file(self, file: ReadableFile, piece_bytes: int) -> Iterator[list[bytes]]:
         while not self.is_sealed and self.offset_bytes < file.size_bytes:
             data = file.read(self.offset_bytes, piece_bytes)
             found = take_records(data, mark=self.segment.mark, after=Position(self._chain.position.number, self._link))
@@ -149,7 +149,7 @@ class SegmentReader:
             yield found.payloads
             if not found.needed_bytes:
                 break
-            piece_bytes = max(PIECE_BYTES, found.needed_bytes - found.size_bytes)
+            piece_bytes = max(piece_bytes, found.needed_bytes - found.size_bytes)
             if self.offset_bytes + found.needed_bytes - found.size_bytes > file.size_bytes:
                 break
         self.rest_bytes = file.size_bytes - self.offset_bytes
@@ -163,6 +163,24 @@ class SegmentReader:
             expected = f"record {self._chain.position.number + 1}" if not self.is_sealed else "nothing after the seal"
             where = f"{self.segment.path}: at byte {self.offset_bytes}"
             raise violation("E055", where, expected=expected, found=f"a sound record {lone.number} that does not follow")
+
+
+def is_complete(directory: Directory, segment: Segment) -> bool:
+    """Tell whether a segment has a sound header and holds every record that it repeats.
+
+    One that does not was never flushed, and what it takes back is still where it was. A snapshot is always taken for complete,
+    because it got its name after it was synced.
+    """
+    if segment.stored is None:
+        return False
+    header, chain = segment.stored.header, Chain()
+    chain.begin(segment.stored)
+    if header.kind != SNAPSHOT and header.through > header.base.number:
+        for _ in SegmentReader(segment, segment.stored, chain).read(directory, piece_bytes=_SMALL_PIECE_BYTES):
+            if chain.position.number >= header.through:
+                return True
+        return False
+    return True
 
 
 def find_lone_records(directory: Directory, segment: Segment, *, offset_bytes: int) -> Iterator[LoneRecord]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import FormatError
-from ckptfmt.run.journal_chain import Chain, SegmentReader, find_lone_records
+from ckptfmt.run.journal_chain import Chain, SegmentReader, find_lone_records, is_complete
 from ckptfmt.run.journal_payloads import PayloadStore
 from ckptfmt.run.journal_scan import scan_journal
 from ckptfmt.run.journal_segments import find_segments, open_journal_directory, segment_names
@@ -79,7 +79,7 @@ class JournalFollower:
         for segment in find_segments(self._directory, sorted(names - self._names)):
             if segment.error or segment.number <= reader.segment.number:
                 raise _CannotContinueError
-            if segment.stored is None:
+            if segment.stored is None or not is_complete(self._directory, segment):
                 # Its writer is just making it, or was killed then. It is looked at again.
                 continue
             reached_number = self._chain.position.number
@@ -108,7 +108,7 @@ class JournalFollower:
         scan = scan_journal(self._directory).checked()
         self._chain = scan.chain
         self._reader = scan.readers[-1] if scan.readers else None
-        self._names = {segment.name for segment in scan.segments if segment.stored}
+        self._names = {reader.segment.name for reader in scan.readers}
         self._searched_bytes = self._reader.rest_bytes if self._reader else 0
         payloads = list(scan.payloads)
         given_count = self._given_number - scan.chain.base_number

@@ -70,7 +70,7 @@ def verify_journal(disk: Disk, path: str) -> tuple[Finding, ...]:
     finally:
         directory.close()
     errors = [segment.error for segment in scan.segments if segment.error and segment not in scan.replaced]
-    if scan.problem is not None and scan.problem not in errors:
+    if scan.problem is not None and all(scan.problem is not error for error in errors):
         errors.append(scan.problem)
     findings = [_error(error) for error in errors]
     try:

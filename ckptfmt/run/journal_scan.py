@@ -15,7 +15,7 @@ from ckptfmt.disk.protocol import Directory
 from ckptfmt.errors import FormatError
 from ckptfmt.format.journal_header import SNAPSHOT, SegmentHeader
 from ckptfmt.format.rules import violation
-from ckptfmt.run.journal_chain import Chain, SegmentReader, find_lone_records
+from ckptfmt.run.journal_chain import Chain, SegmentReader, find_lone_records, is_complete
 from ckptfmt.run.journal_payloads import PayloadStore
 from ckptfmt.run.journal_segments import Segment, find_segments, segment_names
 
@@ -92,39 +92,39 @@ def scan_journal(directory: Directory) -> JournalScan:
 
 def _scan(directory: Directory, names: list[str]) -> JournalScan:
     scan = JournalScan(directory.path, find_segments(directory, names))
-    roots = [segment for segment in scan.segments if segment.stored and segment.stored.header.begins_chain]
-    if roots:
-        scan.replaced = [segment for segment in scan.segments if segment.number < roots[-1].number]
-    live = scan.segments[len(scan.replaced) :]
-    scan.problem = next((segment.error for segment in live if segment.error), None)
     try:
-        _check_distinct(live)
-        _read_chain(directory, scan, live)
-        _check_acknowledged(directory, scan, live)
-        _check_one_writer(scan)
+        sound = [segment for segment in scan.segments if is_complete(directory, segment)]
+        root_number = max((segment.number for segment in sound if segment.stored and segment.stored.header.begins_chain), default=0)
+        scan.replaced = [segment for segment in scan.segments if segment.number < root_number]
+        sound = [segment for segment in sound if segment.number >= root_number]
+        _check_headers(scan)
+        _read_chain(directory, scan, sound)
+        _check_acknowledged(directory, scan)
+        _check_one_writer(scan, sound)
     except FormatError as problem:
-        scan.problem = scan.problem or problem
+        scan.problem = problem
     scan.unlisted = _find_unlisted(scan)
     return scan
 
 
-def _check_distinct(live: list[Segment]) -> None:
-    sound = [segment for segment in live if segment.stored]
+def _check_headers(scan: JournalScan) -> None:
+    for segment in scan.segments[len(scan.replaced) :]:
+        if segment.error is not None:
+            raise segment.error
+
+
+def _read_chain(directory: Directory, scan: JournalScan, sound: list[Segment]) -> None:
     for one, other in pairwise(sound):
         if one.number == other.number:
             raise violation("E056", other.path, expected=f"one segment of number {one.number}", found=f"also {one.name}")
-
-
-def _read_chain(directory: Directory, scan: JournalScan, live: list[Segment]) -> None:
     previous_path = directory.path
-    for segment in live:
+    for segment in scan.segments[len(scan.replaced) :]:
         stored = segment.stored
-        if stored is None:
+        if stored is None or segment not in sound:
             scan.torn.append((segment, segment.size_bytes))
         else:
             if stored.header.begins_chain:
                 scan.chain.begin(stored)
-                scan.payloads.clear()
             else:
                 scan.payloads.remove_last(scan.chain.enter(segment, stored, previous_path=previous_path))
             reader = SegmentReader(segment, stored, scan.chain)
@@ -136,32 +136,31 @@ def _read_chain(directory: Directory, scan: JournalScan, live: list[Segment]) ->
         previous_path = segment.path
 
 
-def _check_acknowledged(directory: Directory, scan: JournalScan, live: list[Segment]) -> None:
+def _check_acknowledged(directory: Directory, scan: JournalScan) -> None:
     """Look for witnesses of lost records where no later segment has judged the loss: at the end, and in segments that nobody saw."""
     chain = scan.chain
-    suspects = [(reader.segment, reader.offset_bytes) for reader in scan.readers[-1:] if reader.rest_bytes]
     listed = _listings(scan)
-    suspects += [(segment, 0) for segment in live if segment.stored is None and segment.error is None and segment.name not in listed]
-    for segment, offset_bytes in suspects:
-        witnesses = find_lone_records(directory, segment, offset_bytes=offset_bytes)
-        chain.acknowledged = max([chain.acknowledged, *(record.acknowledged for record in witnesses)])
-        if chain.acknowledged > chain.position.number:
-            raise chain.missing(segment.path)
-    if chain.acknowledged > chain.position.number:
-        raise chain.missing(scan.readers[-1].segment.path)
+    last = scan.readers[-1] if scan.readers else None
+    for segment, size_bytes in scan.torn:
+        if segment.name not in listed or (last is not None and segment is last.segment):
+            witnesses = find_lone_records(directory, segment, offset_bytes=segment.size_bytes - size_bytes)
+            chain.acknowledged = max([chain.acknowledged, *(record.acknowledged for record in witnesses)])
+            if chain.acknowledged > chain.position.number:
+                raise chain.missing(segment.path)
+    if last is not None and chain.acknowledged > chain.position.number:
+        raise chain.missing(last.segment.path)
 
 
-def _check_one_writer(scan: JournalScan) -> None:
+def _check_one_writer(scan: JournalScan, sound: list[Segment]) -> None:
     """Each segment but the newest was seen by a later one, and has not grown since."""
     listed = _listings(scan)
     for segment in scan.segments:
         if segment.size_bytes > listed.get(segment.name, segment.size_bytes):
             expected, found = f"{listed[segment.name]} bytes, as a later segment saw it", segment.size_bytes
             raise violation("E056", segment.path, expected=expected, found=found)
-    unseen = [segment for segment in scan.segments if segment.stored and segment.name not in listed]
+    unseen = [segment for segment in sound if segment.name not in listed]
     if len(unseen) > 1:
-        found = f"{unseen[0].name}, which {unseen[-1].name} does not continue"
-        raise violation("E056", unseen[0].path, expected="each segment seen by a later one", found=found)
+        raise violation("E056", unseen[0].path, expected="each segment seen by a later one", found=f"not seen by {unseen[-1].name}")
 
 
 def _listings(scan: JournalScan) -> dict[str, int]:
@@ -183,5 +182,5 @@ def _find_unlisted(scan: JournalScan) -> dict[str, int]:
             seen = segment.stored.header.seen
             is_certain = segment.name in flushed or segment.stored.header.kind == SNAPSHOT
             certain.update(name for name, _ in seen if is_certain)
-            unlisted = {**dict(seen), **unlisted}
-    return {name: size_bytes for name, size_bytes in unlisted.items() if name not in certain}
+            unlisted = dict(seen) | unlisted
+    return {name: unlisted[name] for name in unlisted if name not in certain}

@@ -44,7 +44,7 @@ def tensor_statistics(dtype: str, data: memoryview) -> TensorStats:
     itemsize = itemsize_bytes(dtype)
     if len(data) % itemsize if itemsize else len(data):
         raise ValueError(f"{len(data)} bytes are not a whole number of elements of {dtype}")
-    if dtype in _BYTE_FORMATS or dtype in _NARROW_INTEGERS or dtype in ("bool", "uint8", "int8"):
+    if dtype in _BYTE_FORMATS or dtype in _NARROW_INTEGERS:
         return _byte_statistics(dtype, data)
     storage = _storage_type(dtype)
     if storage is None:
@@ -112,8 +112,10 @@ def _block_statistics(dtype: str, data: memoryview, storage: str) -> TensorStats
     # A block is a whole number of elements also where a complex one is a pair of halves.
     length = max(_BLOCK_BYTES // elements.itemsize // 2 * 2, 2)
     running = _Running()
-    for begin in range(0, len(elements), length):
-        _add_block(running, _widened(dtype, elements[begin : begin + length]))
+    # Signalling NaNs and sums that overflow are part of the answer.
+    with numpy.errstate(all="ignore"):
+        for begin in range(0, len(elements), length):
+            _add_block(running, _widened(dtype, elements[begin : begin + length]))
     return running.result()
 
 
@@ -128,7 +130,7 @@ def _widened(dtype: str, block: Any) -> Any:
     if block.dtype.kind == "f" and block.itemsize == 2:
         return block.astype(numpy.float32)
     if block.dtype.kind == "b":
-        return block.view(numpy.uint8)
+        return (block.view(numpy.uint8) != 0).view(numpy.uint8)
     return block if block.dtype.isnative else block.astype(block.dtype.newbyteorder("="))
 
 
@@ -139,21 +141,19 @@ def _add_block(running: _Running, block: Any) -> None:
     if kind in "iu":
         running.add(int(block.min()), int(block.max()), float(block.mean(dtype=numpy.float64)), block.size)
         return
-    with numpy.errstate(all="ignore"):
-        # A NaN makes both extremes NaN, an infinity one of them infinite: for most blocks no mask is ever made.
-        sizes = numpy.abs(block) if kind == "c" else block
+    # A NaN makes both extremes NaN, an infinity one of them infinite: for most blocks no mask is ever made.
+    sizes = numpy.abs(block) if kind == "c" else block
+    minimum, maximum = sizes.min(), sizes.max()
+    if not (numpy.isfinite(minimum) and numpy.isfinite(maximum)):
+        is_finite = numpy.isfinite(block)
+        nan_count = int(numpy.isnan(block).sum())
+        running.nan_count += nan_count
+        running.inf_count += block.size - nan_count - int(is_finite.sum())
+        block, sizes = block[is_finite], sizes[is_finite]
+        if not block.size:
+            return
         minimum, maximum = sizes.min(), sizes.max()
-        if not (numpy.isfinite(minimum) and numpy.isfinite(maximum)):
-            is_nan = numpy.isnan(block)
-            is_finite = numpy.isfinite(block)
-            nan_count = int(is_nan.sum())
-            running.nan_count += nan_count
-            running.inf_count += block.size - nan_count - int(is_finite.sum())
-            block, sizes = block[is_finite], sizes[is_finite]
-            if not block.size:
-                return
-            minimum, maximum = sizes.min(), sizes.max()
-        running.add(_finite(minimum), _finite(maximum), _mean(block), block.size)
+    running.add(_finite(minimum), _finite(maximum), _mean(block), block.size)
 
 
 def _finite(extreme: Any) -> float:
@@ -192,10 +192,6 @@ def _byte_statistics(dtype: str, data: memoryview) -> TensorStats:
 
 
 def _values_of_byte(dtype: str, code: int) -> tuple[int | float, ...]:
-    if dtype == "bool":
-        return (int(code != 0),)
-    if dtype == "uint8":
-        return (code,)
     if dtype == "float4_e2m1fn_x2":
         low_first = _BYTE_FORMATS["float4_e2m1fn"]
         return low_first.value(code & 15), low_first.value(code >> 4)
@@ -263,4 +259,4 @@ _BYTE_FORMATS = {
 }
 
 # One element in the low bits of a byte: (is signed, bits).
-_NARROW_INTEGERS = {"int8": (True, 8)} | {f"{prefix}int{bits}": (not prefix, bits) for prefix in ("", "u") for bits in range(1, 8)}
+_NARROW_INTEGERS = {f"{prefix}int{bits}": (not prefix, bits) for prefix in ("", "u") for bits in range(1, 8)}

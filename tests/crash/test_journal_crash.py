@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ckptfmt.disk.memory import MemoryDisk
+from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.disk.recording import RecordingDirectory, RecordingDisk, RecordingWritableFile
+from ckptfmt.disk.recording import RecordingDisk, RecordingWritableFile
 from ckptfmt.errors import CorruptError
-from ckptfmt.run import journal, journal_chain, journal_salvage, journal_snapshot
+from ckptfmt.format.journal_record import RECORD_OVERHEAD_BYTES, encode_value
+from ckptfmt.run import journal_chain, journal_snapshot
 from ckptfmt.run.journal import Journal
+from ckptfmt.run.journal_chain import Chain
 from ckptfmt.run.journal_reader import read_journal, verify_journal
 from ckptfmt.run.journal_salvage import salvage
 from tests.crash.crash_states import CrashState, iter_states
@@ -177,7 +180,8 @@ def values_of(disk: Disk) -> list[object]:
         content = read_journal(disk, PATH)
     except FileNotFoundError:
         return []
-    assert content.sound_count == len(values := [found for _, found in content.iter_records()])
+    values = [found for _, found in content.iter_records()]
+    assert content.sound_count == len(values)
     return values
 
 
@@ -198,6 +202,12 @@ def check(script: Script, state: CrashState) -> None:
     assert not [finding for finding in verify_journal(state.disk, PATH) if finding.level == "error"]
 
 
+def check_all(workload: Callable[[Script], None], *, weak: bool = True) -> None:
+    script = run(workload)
+    for state in states(script, weak=weak):
+        check(script, state)
+
+
 def states(script: Script, *, weak: bool, initial: MemoryDisk | None = None, limit: int | None = None) -> Iterator[CrashState]:
     return iter_states(script.disk.records, (initial or MemoryDisk()).tree(), weak=weak, limit=limit)
 
@@ -205,9 +215,7 @@ def states(script: Script, *, weak: bool, initial: MemoryDisk | None = None, lim
 @pytest.mark.parametrize("weak", [True, False], ids=["weak", "ordered"])
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.__name__)
 def test_every_state_after_a_crash_holds_what_was_flushed(workload: Callable[[Script], None], weak: bool) -> None:
-    script = run(workload)
-    for state in states(script, weak=weak):
-        check(script, state)
+    check_all(workload, weak=weak)
 
 
 @pytest.mark.parametrize("weak", [True, False], ids=["weak", "ordered"])
@@ -223,17 +231,15 @@ def test_a_second_crash_on_top_of_a_first_one_loses_nothing_either(weak: bool) -
 
 
 def damaged_journal() -> MemoryDisk:
-    """A journal of two sessions with a flipped bit in the middle."""
+    """A journal that was closed, with a flipped bit in the middle."""
     script = run(several_flushes)
-    name = read_journal(script.disk, PATH).path + "/" + script.disk.open_directory(PATH).names()[0]
-    content = bytearray(script.disk._inner.contents()[name] or b"")
-    content[len(content) // 2] ^= 1
+    path, content = next((path, content) for path, content in script.disk._inner.contents().items() if content)
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 1
     disk = MemoryDisk()
-    disk.make_directory("/study")
-    disk.make_directory(PATH)
-    directory = disk.open_directory(PATH)
-    file = directory.create(name.rpartition("/")[2], size_bytes=0)
-    file.write(content)
+    make_directories(disk, PATH)
+    file = disk.open_directory(PATH).create(path.rpartition("/")[2], size_bytes=0)
+    file.write(damaged)
     file.close()
     return disk
 
@@ -259,74 +265,100 @@ def test_a_crash_during_salvage_leaves_the_damage_or_the_prefix_and_every_byte(w
         assert values_of(state.disk) == [*kept, "next"]
 
 
-def without(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, line: str, instead: str = "pass") -> None:
-    """Replace one line of a function by another."""
-    function = getattr(owner, name)
-    source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(line) == 1, f"{name} has not one {line!r}"
-    scope: dict[str, object] = {}
-    exec(source.replace(line, instead), function.__globals__, scope)
-    monkeypatch.setattr(owner, name, scope[name])
+def spliced_journals() -> Iterator[MemoryDisk]:
+    """Journals whose records are each sound by themselves, and not in the order in which they were written."""
+    script = Script(RecordingDisk(MemoryDisk()))
+    script.append(4)
+    script.flush()
+    path, content = next((path, content) for path, content in script.disk._inner.contents().items() if content)
+    records, end = [], len(content)
+    for index in reversed(range(4)):
+        size_bytes = RECORD_OVERHEAD_BYTES + len(encode_value(value(index)))
+        records.insert(0, content[end - size_bytes : end])
+        end -= size_bytes
+    for order in ([0, 2, 1, 3], [0, 2, 3], [0, 1, 1, 2, 3], [1, 0, 2, 3], [1, 2, 3], [0, 1, 2, 0]):
+        disk = MemoryDisk()
+        make_directories(disk, PATH)
+        file = disk.open_directory(PATH).create(path.rpartition("/")[2], size_bytes=0)
+        file.write(content[:end] + b"".join(records[index] for index in order))
+        file.close()
+        yield disk
 
 
-def no_file_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_that_do_not_follow_each_other_are_refused() -> None:
+    for disk in spliced_journals():
+        with pytest.raises(CorruptError) as caught:
+            values_of(disk)
+        assert caught.value.rule == "E055"
+
+
+Mutant = Callable[[pytest.MonkeyPatch], None]
+
+
+def without(owner: object, name: str, *changes: tuple[str, str]) -> Mutant:
+    """Return a mutant: a function in whose source some text is replaced."""
+
+    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
+        function = getattr(owner, name)
+        source = textwrap.dedent(inspect.getsource(function))
+        for text, instead in changes:
+            assert source.count(text) == 1, f"{name} has not one {text!r}"
+            source = source.replace(text, instead)
+        scope: dict[str, object] = {}
+        exec(f"from __future__ import annotations\n{source}", function.__globals__, scope)
+        monkeypatch.setattr(owner, name, scope[name])
+
+    return apply
+
+
+def both(*mutants: Mutant) -> Mutant:
+    """Return a mutant with the faults of several."""
+
+    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
+        for mutant in mutants:
+            mutant(monkeypatch)
+
+    return apply
+
+
+def no_file_is_ever_synced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RecordingWritableFile, "sync", lambda self: None)
 
 
-def no_sync_when_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, Journal, "_commit", "segment.file.sync()")
+def the_next_session_trusts_what_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Chain, "find_base", lambda self, is_durable: self.position)
 
 
-def no_directory_sync_when_creating(monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, Journal, "_commit", "self._directory.sync()")
+no_file_sync_when_flushing = without(Journal, "_commit", ("segment.file.sync()", "pass"))
+no_directory_sync_when_flushing = without(Journal, "_commit", ("self._directory.sync()", "pass"))
+no_file_sync_of_a_snapshot = without(journal_snapshot, "_write_file", ("        file.sync()\n", ""))
+no_sync_before_removal = without(Journal, "_remove_replaced", ("self._directory.sync()", "pass"))
+removal_before_the_rename_is_durable = both(no_sync_before_removal, without(Journal, "compact", ("self._directory.sync()", "pass")))
+no_digest_check = without(journal_chain, "take_records", ("link != data[end:needed]", "False"))
+no_chain_check = without(journal_chain, "take_records", ("previous != link or found_number != number + 1 or ", ""))
 
 
-def no_sync_of_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, journal_snapshot, "_write_file", "file.sync()")
+@pytest.mark.parametrize(
+    ("mutant", "workload"),
+    [
+        pytest.param(no_file_is_ever_synced, first_append, id="no file sync at all"),
+        pytest.param(no_file_sync_when_flushing, first_append, id="no file sync when flushing"),
+        pytest.param(no_directory_sync_when_flushing, first_append, id="no directory sync on creation"),
+        pytest.param(no_file_sync_of_a_snapshot, compaction, id="no file sync of a snapshot"),
+        pytest.param(removal_before_the_rename_is_durable, compaction, id="removal before the rename is durable"),
+        pytest.param(no_digest_check, several_flushes, id="no digest check"),
+        pytest.param(the_next_session_trusts_what_is_visible, restart_after_kill, id="nothing is repeated"),
+    ],
+)
+def test_without_this_step_a_crash_breaks_the_promise(
+    mutant: Mutant, workload: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    with pytest.raises((AssertionError, CorruptError)):
+        check_all(workload)
 
 
-def removal_before_the_rename_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
-    sync = RecordingDirectory.sync
-
-    def skip(self: RecordingDirectory) -> None:
-        if not any(name.startswith("segment-") for name in self.names()) or not _has_snapshot(self):
-            sync(self)
-
-    monkeypatch.setattr(RecordingDirectory, "sync", skip)
-
-
-def _has_snapshot(directory: RecordingDirectory) -> bool:
-    return any(directory.open(name).read(0, 400).count(b"\xa8snapshot") for name in directory.names())
-
-
-def removal_before_the_rename(monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, Journal, "compact", "with self._naming_a_full_disk(sum(map(len, payloads))):", "if not self._unlink_all():")
-    monkeypatch.setattr(Journal, "_unlink_all", lambda self: [self._directory.unlink(name) for name in self._sizes] and None, raising=False)
-
-
-def no_digest_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, journal_chain.__dict__["take_records"].__globals__["Stretch"], "__doc__", "") if False else None
-    without_in_take_records(monkeypatch, "if link != data[end:needed]:", "if False:")
-
-
-def no_chain_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_in_take_records(monkeypatch, "previous != link or found_number != number + 1 or ", "")
-
-
-def without_in_take_records(monkeypatch: pytest.MonkeyPatch, line: str, instead: str) -> None:
-    without(monkeypatch, journal_chain, "take_records", line, instead)
-
-
-def trust_in_what_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_chain.Chain, "find_base", lambda self, is_durable: self.position)
-
-
-MUTANTS = [
-    (no_file_sync, first_append),
-    (no_sync_when_flushing, first_append),
-    (no_directory_sync_when_creating, first_append),
-    (no_sync_of_the_snapshot, compaction),
-    (removal_before_the_rename_is_durable, compaction),
-    (no_digest_check, several_flushes),
-    (trust_in_what_is_visible, restart_after_kill),
-]
+def test_without_the_chain_check_spliced_records_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_chain_check(monkeypatch)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        test_records_that_do_not_follow_each_other_are_refused()

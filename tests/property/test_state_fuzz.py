@@ -31,7 +31,7 @@ from ckptfmt.state.tensors import TensorMemory
 from ckptfmt.state.tree import decode_leaf, decode_state, outline_state
 from tests.unit.test_state_exactness import Stored
 
-pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta:UserWarning")
 
 
 class Color(enum.Enum):

@@ -60,11 +60,18 @@ def test_every_code_of_a_small_float_is_read_as_ml_dtypes_reads_it(dtype):
     bits = kind.itemsize * 8 if dtype[5] not in "46" else int(dtype[5])
     codes = np.arange(2**bits, dtype=f"u{kind.itemsize}")
 
-    for code in codes if kind.itemsize == 1 else codes[::97]:
-        one = np.array([code], dtype=codes.dtype)
-        assert stats_of(one, dtype) == expected_of(one.view(kind).astype(np.float64)), hex(code)
     with np.errstate(all="ignore"):
+        for code in codes if kind.itemsize == 1 else codes[::97]:
+            one = np.array([code], dtype=codes.dtype)
+            assert stats_of(one, dtype) == expected_of(one.view(kind).astype(np.float64)), hex(code)
         assert stats_of(codes, dtype) == expected_of(codes.view(kind).astype(np.float64))
+
+
+def test_no_bit_pattern_makes_numpy_warn():
+    codes = np.arange(2**16, dtype=np.uint16)
+
+    assert stats_of(codes, "float16").nan_count == 2046
+    assert stats_of(codes, "bfloat16").nan_count == 254
 
 
 def test_true_counts_as_one():
@@ -119,7 +126,9 @@ def test_blocks_give_what_the_whole_gives(dtype, monkeypatch):
     assert parts.mean == pytest.approx(whole.mean)
 
 
-@pytest.mark.parametrize("dtype", ["bits8", "bits16", "numpy:<U5", "numpy:<M8[ns]", "numpy:|S3", 'numpy:{"fields":[["a","int8",0]],"size":1}'])
+@pytest.mark.parametrize(
+    "dtype", ["bits8", "bits16", "numpy:<U5", "numpy:<M8[ns]", "numpy:|S3", 'numpy:{"fields":[["a","int8",0]],"size":1}']
+)
 def test_what_is_no_number_is_only_counted(dtype):
     data = memoryview(bytes(itemsize_bytes(dtype) * 3))
 
