@@ -51,7 +51,7 @@ class PeerCases:
         self._warm_up()
         state = states.build(self.job.state, scale=self.job.scale)
         self.total_bytes = states.size_bytes(state)
-        self.samples = _samples(state)
+        self.samples = _samples(state, self.job.state)
         prepared = self.peer.prepare(state)
         for _ in range(self.job.repeats):
             yield from self._durable_save(prepared)
@@ -160,11 +160,8 @@ class PeerCases:
         try:
             timing = timed(lambda: load(self.saved))
             tensors = dict(states.tensors_of(timing.value))
-            addresses = machine.page_addresses(list(tensors.values()))
-            started = time.perf_counter()
-            machine.read_pages(addresses)
-            seconds = timing.seconds + time.perf_counter() - started
-            self._compare(tensors)
+            seconds = timing.seconds + _read_seconds(list(tensors.values()))
+            self._compare(tensors, list(self.samples))
         except Exception as error:  # noqa: BLE001 - whatever a library raises belongs into the report
             yield self._failed(case, error, row)
             return
@@ -176,15 +173,17 @@ class PeerCases:
         machine.make_warm(self.saved)
         for _ in range(_ONE_TENSOR_CALLS):
             try:
-                timing = timed(lambda: machine.read_pages(machine.page_addresses([self.peer.load_one(self.saved, name)])))
+                timing = timed(lambda: self.peer.load_one(self.saved, name))
+                seconds = timing.seconds + _read_seconds([timing.value])
+                self._compare({name: timing.value}, [name])
             except Exception as error:  # noqa: BLE001 - whatever a library raises belongs into the report
                 yield self._failed(ONE_TENSOR, error)
                 return
-            yield Measurement(self.job.state, ONE_TENSOR, self.peer.label, timing.seconds)
+            yield Measurement(self.job.state, ONE_TENSOR, self.peer.label, seconds)
 
-    def _compare(self, tensors: dict[str, Any]) -> None:
-        for name, expected in self.samples.items():
-            if name not in tensors or _bytes_of(tensors[name]) != expected:
+    def _compare(self, tensors: dict[str, Any], names: list[str]) -> None:
+        for name in names:
+            if name not in tensors or _bytes_of(tensors[name]) != self.samples[name]:
                 raise ValueError(f"{name}: what was loaded is not what was saved")
 
     def _measured(self, case: str, timing: Timing, facts: dict[str, int]) -> Measurement:
@@ -196,11 +195,21 @@ class PeerCases:
         return Measurement(self.job.state, case, row or self.peer.label, None, error=f"{type(error).__name__}: {text}")
 
 
-def _samples(state: Any) -> dict[str, bytes]:
-    """Return the bytes of some tensors, by name; of very large ones only a part is kept, by a slice of the first elements."""
-    found = list(states.tensors_of(state))
-    chosen = found[:: max(1, len(found) // _COMPARED_TENSORS)]
-    return {name: _bytes_of(tensor) for name, tensor in chosen}
+def _read_seconds(tensors: list[Any]) -> float:
+    """Read every page of some tensors and return how long that took; the list keeps them alive meanwhile."""
+    addresses = machine.page_addresses(tensors)
+    started = time.perf_counter()
+    machine.read_pages(addresses)
+    return time.perf_counter() - started
+
+
+def _samples(state: Any, state_name: str) -> dict[str, bytes]:
+    """Return the first bytes of some tensors, by name, among them the one that is read alone."""
+    found = dict(states.tensors_of(state))
+    chosen = list(found)[:: max(1, len(found) // _COMPARED_TENSORS)]
+    if state_name in states.STATES:
+        chosen.append(states.STATES[state_name].one_tensor)
+    return {name: _bytes_of(found[name]) for name in chosen}
 
 
 def _bytes_of(tensor: Any) -> bytes:

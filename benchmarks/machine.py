@@ -23,6 +23,7 @@ PAGE_BYTES = 4096
 PREHEAT_SLACK_BYTES = 128 * 2**20
 LIBRARIES = ("ckptfmt", "torch", "safetensors", "numpy", "blake3", "zstandard", "msgpack", "orbax-checkpoint", "tensorizer", "h5py", "zarr")
 
+_trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _DROP = Path("/proc/sys/vm/drop_caches")
@@ -87,12 +88,19 @@ def free_memory_bytes() -> int:
 
 def preheat(size_bytes: int) -> None:
     """Touch and free so much memory, so that the timed part finds it warm."""
-    gc.collect()
+    give_back()
     size_bytes = min(size_bytes + PREHEAT_SLACK_BYTES, free_memory_bytes() // 2)
     memory = mmap.mmap(-1, size_bytes)
     # The array goes before the map is closed: a map that is still looked at cannot be.
     numpy.frombuffer(memory, numpy.uint8)[::PAGE_BYTES] = 1
     memory.close()
+
+
+def give_back() -> None:
+    """Give all memory that is not in use back to the system, so that a peak counts from there."""
+    gc.collect()
+    if _trim is not None:
+        _trim(0)
 
 
 def make_cold(path: Path) -> None:
@@ -173,5 +181,6 @@ def _address(tensor: Any) -> int:
 
 def read_pages(addresses: Any) -> int:
     """Read the byte at each address, so that what is only mapped is read; return their sum."""
-    memory = numpy.frombuffer((ctypes.c_ubyte * (2**47 - PAGE_BYTES)).from_address(PAGE_BYTES), numpy.uint8)
+    everything: Any = (ctypes.c_ubyte * (2**47 - PAGE_BYTES)).from_address(PAGE_BYTES)
+    memory = numpy.frombuffer(everything, numpy.uint8)
     return int(memory[addresses - PAGE_BYTES].sum(dtype=numpy.int64))

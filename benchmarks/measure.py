@@ -6,7 +6,6 @@ leaves what it has said so far and one measurement with its error, so that nothi
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
@@ -62,7 +61,6 @@ class Timing:
 
 def timed(call: Callable[[], Any], *, preheat_bytes: int = 0) -> Timing:
     """Call once, on warm memory."""
-    gc.collect()
     machine.preheat(preheat_bytes)
     before_bytes = machine.resident_bytes()
     machine.reset_peak()

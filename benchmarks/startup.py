@@ -18,7 +18,7 @@ NOTHING = "python that does nothing"
 IMPORT_NUMPY = "import numpy"
 IMPORT = "import ckptfmt"
 HELP = "ckpt-inspect --help"
-INSPECT = "ckpt-inspect of 50,000 tensors"
+INSPECT = "ckpt-inspect of the state 50k"
 
 
 def measure(job: Job, directory: Path) -> Iterator[Measurement]:

@@ -39,6 +39,7 @@ _HOMES = {
     "run.arguments": ("add_resume_arguments", "run_from_arguments"),
     "run.cleaning": ("CleanupReport",),
     "run.data_digests": ("SampledFile",),
+    "format.fingerprint": ("Difference",),
     "run.fingerprint": ("Fingerprint",),
     "run.mirror": ("MirrorStatus",),
     "run.restoring": ("RestoreReport", "Restored"),
@@ -79,6 +80,7 @@ if _TYPE_CHECKING:
     from ckptfmt.errors import RunLockedError as RunLockedError
     from ckptfmt.errors import UnsupportedTypeError as UnsupportedTypeError
     from ckptfmt.errors import UnsupportedVersionError as UnsupportedVersionError
+    from ckptfmt.format.fingerprint import Difference as Difference
     from ckptfmt.run.arguments import add_resume_arguments as add_resume_arguments
     from ckptfmt.run.arguments import run_from_arguments as run_from_arguments
     from ckptfmt.run.cleaning import CleanupReport as CleanupReport

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 
 from benchmarks.peers.interface import Peer, split_name
 from benchmarks.states import map_tensors
+
+dcp: Any = import_module("torch.distributed.checkpoint")
 
 
 class TorchDistributed(Peer):
@@ -42,7 +44,8 @@ class TorchDistributed(Peer):
 
     def async_save(self, state: Any, path: Path) -> Callable[[], Any]:
         future: Any = dcp.async_save(state, storage_writer=_writer(path, durable=True), no_dist=True)
-        return lambda: future.result()
+        wait: Callable[[], Any] = future.result
+        return wait
 
     def _load(self, path: Path, outline: Any) -> Any:
         state = map_tensors(outline, lambda tensor: torch.empty_like(tensor, device="cpu"))
@@ -50,7 +53,7 @@ class TorchDistributed(Peer):
         return state
 
 
-def _writer(path: Path, *, durable: bool) -> dcp.FileSystemWriter:
+def _writer(path: Path, *, durable: bool) -> Any:
     return dcp.FileSystemWriter(path, sync_files=durable, thread_count=os.cpu_count() or 1)
 
 

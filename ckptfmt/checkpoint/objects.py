@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ckptfmt.checkpoint.reader import OpenCheckpoint
-from ckptfmt.errors import NameNotFoundError
 
 
 class Stateful(Protocol):
@@ -43,12 +42,9 @@ def restore_objects(checkpoint: OpenCheckpoint, objects: Mapping[str, Stateful],
     present = checkpoint.sections()
     missing = tuple(name for name in objects if name not in present)
     if missing and strict:
-        raise NameNotFoundError(
-            f"{checkpoint.path}: no section {missing[0]!r}\nThere are: {', '.join(present) or 'none'}. "
-            "Pass strict=False to leave objects without a section as they are.",
-            name=missing[0],
-            path=checkpoint.path,
-        )
+        error = checkpoint.unknown_name(missing[0], present, "section")
+        error.args = (f"{error} Pass strict=False to leave objects without a section as they are.",)
+        raise error
     wanted = [name for name in objects if name in present]
     states = checkpoint.load_sections(wanted)
     missing_keys: dict[str, tuple[str, ...]] = {}

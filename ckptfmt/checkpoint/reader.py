@@ -6,10 +6,11 @@ are asked for, verified, and handed out as private writable memory. Spec 12.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import translate
+from itertools import islice
 from re import compile as compile_pattern
 from types import TracebackType
 from typing import Any
@@ -22,13 +23,14 @@ from ckptfmt.disk.protocol import Directory, Disk
 from ckptfmt.errors import CorruptError, NameNotFoundError
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.format.metadata import Metadata
-from ckptfmt.format.rules import violation
+from ckptfmt.format.rules import shown, violation, visible
 from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, prune, tensor_ids
 from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.tensors import TensorMemory
 from ckptfmt.state.tree import decode_leaf, decode_state, outline_state
 
 _SHOWN_NAMES = 5
+_SHOWN_CHARACTERS = 100
 
 
 class OpenCheckpoint:
@@ -98,8 +100,8 @@ class OpenCheckpoint:
         matchers: list[Callable[[str], Any]] = [compile_pattern(translate(pattern)).match for pattern in patterns]
         tree = prune(self.metadata.tree, lambda path: any(match(path) for match in matchers), where=self.path)
         if tree is ABSENT:
-            names = [".".join(path) for path, _ in iter_leaves(self.metadata.tree, where=self.path)]
-            raise self._unknown(", ".join(patterns), names, "path")
+            paths = (".".join(path) for path, _ in iter_leaves(self.metadata.tree, where=self.path))
+            raise self.unknown_name(", ".join(patterns), paths, "path")
         return self._build(tree)
 
     def sections(self) -> list[str]:
@@ -111,7 +113,7 @@ class OpenCheckpoint:
         members = dict(children_of(self.metadata.tree) or ())
         for name in names:
             if name not in members:
-                raise self._unknown(name, list(members), "section")
+                raise self.unknown_name(name, list(members), "section")
         built: dict[str, Any] = self._build({"$dict": [part for name in names for part in (name, members[name])]})
         return built
 
@@ -141,7 +143,7 @@ class OpenCheckpoint:
         try:
             return self._tensor_leaves()[name]
         except KeyError:
-            raise self._unknown(name, list(self._tensor_leaves()), "tensor") from None
+            raise self.unknown_name(name, list(self._tensor_leaves()), "tensor") from None
 
     def _described(self, index: int) -> TensorInfo:
         row = self.metadata.tensors[index]
@@ -150,10 +152,14 @@ class OpenCheckpoint:
     def _memory(self, row: int) -> TensorMemory:
         return self.store.memory(row)
 
-    def _unknown(self, name: str, known: Sequence[str], kind: str) -> NameNotFoundError:
-        shown = ", ".join(known[:_SHOWN_NAMES]) or "none"
-        more = f" and {len(known) - _SHOWN_NAMES:,} more" if len(known) > _SHOWN_NAMES else ""
-        return NameNotFoundError(f"{self.path}: no {kind} matches {name!r}\nThere are: {shown}{more}.", name=name, path=self.path)
+    def unknown_name(self, name: str, known: Iterable[str], kind: str) -> NameNotFoundError:
+        """Return the error for a name that is not there, which says what is."""
+        names = iter(known)
+        first = [shown(known_name, _SHOWN_CHARACTERS) for known_name in islice(names, _SHOWN_NAMES)]
+        count = sum(1 for _ in names)
+        there_are = (", ".join(first) or "none") + (f" and {count:,} more" if count else "")
+        message = f"{visible(self.path)}: no {kind} matches {shown(repr(name))}\nThere are: {there_are}."
+        return NameNotFoundError(message, name=name, path=self.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ckptfmt.checkpoint.async_queue import QUEUE, SaveHandle
 from ckptfmt.checkpoint.info import CheckpointInfo
@@ -29,13 +29,20 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 PathLike = str | os.PathLike[str]
 
 
+class HasDocument(Protocol):
+    """A `Fingerprint`, as far as saving is concerned."""
+
+    def to_document(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+
+
 def save(
     path: PathLike,
     state: Any,
     *,
     step: int | None = None,
     metrics: Mapping[str, Any] | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
+    fingerprint: Mapping[str, Any] | HasDocument | None = None,
     overwrite: bool = False,
     base: PathLike | None = None,
     max_shard_size: str | int = "2GB",
@@ -67,7 +74,7 @@ def async_save(
     *,
     step: int | None = None,
     metrics: Mapping[str, Any] | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
+    fingerprint: Mapping[str, Any] | HasDocument | None = None,
     overwrite: bool = False,
     base: PathLike | None = None,
     max_shard_size: str | int = "2GB",
@@ -91,7 +98,7 @@ def check_options(
     *,
     step: int | None = None,
     metrics: Mapping[str, Any] | None = None,
-    fingerprint: Mapping[str, Any] | None = None,
+    fingerprint: Mapping[str, Any] | HasDocument | None = None,
     base: PathLike | None = None,
     max_shard_size: str | int = "2GB",
     overwrite: bool = False,
@@ -131,9 +138,11 @@ def _metric_value(name: str, value: Any) -> int | float:
     )
 
 
-def _fingerprint_document(fingerprint: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _fingerprint_document(fingerprint: Any) -> dict[str, Any] | None:
     if fingerprint is None:
         return None
+    if callable(to_document := getattr(fingerprint, "to_document", None)):
+        fingerprint = to_document()
     try:
         document: dict[str, Any] = canonical_json.decode(
             canonical_json.encode(dict(fingerprint)), where="fingerprint", rule="E008", max_depth=32

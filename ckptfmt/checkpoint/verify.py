@@ -19,7 +19,8 @@ from ckptfmt.errors import FormatError, IncompleteError
 from ckptfmt.format.layout import MANIFEST_NAME, VERSION, is_temporary_name
 from ckptfmt.format.manifest import Manifest, ShardEntry
 from ckptfmt.format.metadata import Metadata
-from ckptfmt.format.rules import TITLES
+from ckptfmt.format.references import check_references
+from ckptfmt.format.rules import TITLES, shown, visible
 from ckptfmt.state.tree import outline_state
 
 LEVELS = ("full", "quick")
@@ -110,6 +111,7 @@ class _Verifier:
         self._note_unknown(manifest.metadata.name, metadata.unknown_members)
         try:
             outline_state(metadata.tree, metadata.tensors.__getitem__)
+            check_references(metadata.tree, metadata.tensors, where=f"{self.directory.path}/{manifest.metadata.name}")
         except FormatError as error:
             self._fail(error)
         shards = self._open_shards(manifest, metadata)
@@ -123,7 +125,7 @@ class _Verifier:
 
     def _warn_or_fail(self, rule: str, name: str, level: str, found: Any = None) -> None:
         path = f"{self.directory.path}/{name}"
-        message = f"{path}: {TITLES[rule]}" + (f": {found}" if found else "") + f" [{rule}]"
+        message = f"{visible(path)}: {TITLES[rule]}" + (f": {shown(found)}" if found else "") + f" [{rule}]"
         self.findings.append(Finding(rule, level, path, None, None, found, message))
 
     def _check_surroundings(self, manifest: Manifest) -> None:

@@ -52,7 +52,7 @@ class SaveOptions:
 def write_checkpoint(disk: Disk, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
     """Write a state as a checkpoint, durably and atomically, and return what was committed."""
     try:
-        with collector_paused(), Staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
+        with Staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
             return _Writer(disk, staging, state, options).write()
     except OSError as error:
         if (no_space := became_full(path, error)) is not None:
@@ -75,19 +75,22 @@ class _Writer:
         self.numbers: dict[str, int] = {}
 
     def write(self) -> CheckpointInfo:
-        described = [(source.keys, source.aliases, source.dtype, source.shape, source.size_bytes) for source in self.state.tensors]
-        tensors = name_tensors(described)
+        with collector_paused():
+            described = [(source.keys, source.aliases, source.dtype, source.shape, source.size_bytes) for source in self.state.tensors]
+            tensors = name_tensors(described)
         if self.options.base is not None:
             self._link_base(self.options.base, tensors)
         missing = [tensor for tensor in tensors if tensor.index not in self.places]
-        plans = plan_shards(missing, max_shard_size_bytes=self.options.max_shard_size_bytes)
+        with collector_paused():
+            plans = plan_shards(missing, max_shard_size_bytes=self.options.max_shard_size_bytes)
         needed_bytes = sum(plan.size_bytes for plan in plans)
         self.staging.check_space(needed_bytes)
         with BlockStream(expected_bytes=needed_bytes) as stream:
             for plan in plans:
                 self._write_shard(stream, plan)
             stream.drain()
-        metadata = self._write_metadata(tensors)
+        with collector_paused():
+            metadata = self._write_metadata(tensors)
         manifest = Manifest(
             created_at_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             writer=f"ckptfmt {__version__}",

@@ -56,6 +56,11 @@ class LocalDisk:
         """Remove one empty directory."""
         os.rmdir(path)
 
+    def real_path(self, path: str) -> str:
+        """Return the absolute path with every link followed."""
+        with naming(path):
+            return os.path.realpath(path, strict=True)
+
 
 class LocalDirectory:
     """An open directory of this machine."""

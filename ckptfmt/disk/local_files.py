@@ -18,7 +18,7 @@ from ckptfmt.disk.aligned import ALIGNMENT_BYTES, is_aligned
 from ckptfmt.disk.descriptor import Descriptor
 from ckptfmt.disk.paths import naming
 from ckptfmt.disk.poison import Poison
-from ckptfmt.disk.protocol import Buffer
+from ckptfmt.disk.protocol import Buffer, FileStatus
 from ckptfmt.disk.system_calls import MAX_TRANSFER_BYTES, stop_direct, sync_to_media
 
 
@@ -147,6 +147,12 @@ class LocalReadableFile:
             # A hint that is refused changes nothing; the read that follows reports what is wrong.
             with suppress(OSError):
                 os.posix_fadvise(self._descriptor.number, offset_bytes, size_bytes, os.POSIX_FADV_WILLNEED)
+
+    def status(self) -> FileStatus | None:
+        """Return size, times and inode as they are now."""
+        with naming(self._descriptor.path):
+            found = os.fstat(self._descriptor.number)
+        return FileStatus(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def close(self) -> None:
         """Close; maps stay valid."""

@@ -7,6 +7,7 @@ recording. For tests, and for checkpoints that never leave memory.
 from __future__ import annotations
 
 import errno
+import posixpath
 
 from ckptfmt.disk.faults import FaultPlan
 from ckptfmt.disk.memory_files import MemoryReadableFile, MemoryWritableFile
@@ -68,6 +69,14 @@ class MemoryDisk:
             if self._store.directories[inode]:
                 raise system_error(errno.ENOTEMPTY, path)
             del entries[name], self._store.directories[inode]
+
+    def real_path(self, path: str) -> str:
+        """Return the absolute path; there are no links."""
+        with self._store.mutex:
+            entries, name = self._store.find_parent(path)
+            if name and name not in entries:
+                raise system_error(errno.ENOENT, path)
+        return posixpath.normpath(posixpath.join("/", path))
 
 
 class MemoryDirectory:

@@ -6,7 +6,7 @@ import errno
 
 from ckptfmt.disk.memory_store import MemoryStore
 from ckptfmt.disk.poison import Poison
-from ckptfmt.disk.protocol import Buffer
+from ckptfmt.disk.protocol import Buffer, FileStatus
 
 
 class MemoryWritableFile:
@@ -88,6 +88,10 @@ class MemoryReadableFile:
 
     def prefetch(self, offset_bytes: int, size_bytes: int) -> None:
         """Do nothing."""
+
+    def status(self) -> FileStatus | None:
+        """Return None: there are no times."""
+        return None
 
     def close(self) -> None:
         """Close; maps stay valid."""

@@ -11,6 +11,7 @@ Durability is explicit: a file's bytes are durable after `WritableFile.sync`, a 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -24,6 +25,16 @@ class LockState(Enum):
     HELD = "held"
     BUSY = "busy"
     UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """What a file system knows of an open file; a change of its content changes one of these, as far as its clock is fine enough."""
+
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
 
 
 class WritableFile(Protocol):
@@ -66,6 +77,9 @@ class ReadableFile(Protocol):
 
     def prefetch(self, offset_bytes: int, size_bytes: int) -> None:
         """Hint that a range will be read soon. May do nothing."""
+
+    def status(self) -> FileStatus | None:
+        """Return size, times and inode as they are now; None where this disk has no such thing."""
 
     def close(self) -> None:
         """Close; memory handed out by `map_private` stays valid."""
@@ -135,6 +149,15 @@ class Disk(Protocol):
 
     def remove_directory(self, path: str) -> None:
         """Remove one empty directory."""
+
+    def real_path(self, path: str) -> str:
+        """Return the absolute path of something that exists, with every link followed.
+
+        Only for files of others, which are read wherever they lie; a checkpoint is never opened through it.
+
+        Raises:
+            FileNotFoundError: nothing is there, or a link leads nowhere.
+        """
 
 
 class NotARegularFileError(OSError):

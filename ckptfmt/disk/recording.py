@@ -135,6 +135,10 @@ class RecordingDisk:
             self._inner.remove_directory(path)
             self.records.append(RemovedDirectory(_normalise(path)))
 
+    def real_path(self, path: str) -> str:
+        """Return the absolute path with every link followed."""
+        return self._inner.real_path(path)
+
     def _number_file(self) -> int:
         self._file_count += 1
         return self._file_count

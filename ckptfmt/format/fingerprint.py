@@ -65,12 +65,12 @@ class FingerprintDocument:
 class Difference:
     """One field that differs. `expected` is stored, `found` is current; None where the field is not there.
 
-    Both are readable and hold no control characters. `severity`: "error", "warning", "allowed", "info".
+    Numbers, booleans and texts are themselves; anything else is text to read. `severity`: "error", "warning", "allowed", "info".
     """
 
     field: str
-    expected: str | None
-    found: str | None
+    expected: Any
+    found: Any
     severity: str
 
 
@@ -263,17 +263,29 @@ def _has_section(document: FingerprintDocument, section: str) -> bool:
     return any(name.partition(".")[0] == section for name in document.fields)
 
 
-def _shown_pair(expected: Field | None, found: Field | None, *, is_known: bool) -> tuple[str | None, str | None]:
-    before = None if expected is None else show_value(expected)
-    after = None if found is None else show_value(found)
+def _shown_pair(expected: Field | None, found: Field | None, *, is_known: bool) -> tuple[Any, Any]:
+    before = None if expected is None else _plain_value(expected)
+    after = None if found is None else _plain_value(found)
     if expected is None or found is None:
         return before, after
     if SECRET in (expected.type, found.type):
         # One of them may be plain, written by a program that did not take it for a secret.
         return "<secret>", "<secret changed>" if is_known else "<secret not comparable>"
-    if before == after:
+    if show_value(expected) == show_value(found) and type(before) is type(after):
         return f"{expected.type} {before}", f"{found.type} {after}"
     return before, after
+
+
+def _plain_value(field: Field) -> Any:
+    """Return a field's value as Python has it where it is a number, a boolean or a text, and as text to read otherwise."""
+    if field.type == "bool":
+        return field.value == "true"
+    if field.type == "str":
+        return field.value
+    try:
+        return {"int": int, "float": float}[field.type](field.value)
+    except (KeyError, ValueError):
+        return show_value(field)
 
 
 def show_value(field: Field) -> str:

@@ -6,7 +6,6 @@ member (`Manifest`). Nothing that a manifest names is opened before it has becom
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from ckptfmt.format.layout import (
     is_feature_name,
     is_file_name,
 )
-from ckptfmt.format.rules import violation
+from ckptfmt.format.rules import shown, violation
 
 MEMBERS = frozenset(
     "format version requires digest created_at_utc writer step metrics fingerprint metadata shards totals".split(),
@@ -151,7 +150,7 @@ class UncheckedManifest:
             raise violation("E005", where)
         declared = document.get("digest")
         if not isinstance(declared, str) or not is_digest(declared):
-            raise violation("E008", where, "digest", found=str(declared)[:80])
+            raise violation("E008", where, "digest", found=shown(declared))
         if data.count(declared.encode()) != 1:
             raise violation("E004", where, "the digest's text does not stand exactly once in the manifest")
         actual = format_digest(digest_of(data.replace(declared.encode(), ZEROED.encode())))
@@ -173,7 +172,7 @@ class UncheckedManifest:
             raise self._wrong("requires", requires)
         if unknown := sorted(set(requires) - KNOWN_FEATURES):
             advice = "Update ckptfmt to read it."
-            raise violation("E007", self.where, found=", ".join(unknown), advice=advice)
+            raise violation("E007", self.where, found=shown(", ".join(unknown)), advice=advice)
         created, step = self._member("created_at_utc", str), document.get("step")
         if not _CREATED.fullmatch(created):
             raise self._wrong("created_at_utc", created)
@@ -204,7 +203,7 @@ class UncheckedManifest:
         )
 
     def _wrong(self, member: str, found: Any) -> Exception:
-        return violation("E008", self.where, f"member {member!r} is missing or wrong", found=json.dumps(found)[:80])
+        return violation("E008", self.where, f"member {member!r} is missing or wrong", found=shown(found))
 
     def _member(self, name: str, kind: type) -> Any:
         value = self.document.get(name)

@@ -23,7 +23,7 @@ from ckptfmt.format.layout import (
     is_tensor_name,
 )
 from ckptfmt.format.packed import pack, unpack
-from ckptfmt.format.rules import violation
+from ckptfmt.format.rules import shown, violation
 
 MEMBERS = frozenset({"tree", "tensors", "shards"})
 MAX_DECODED_BYTES = 2**48
@@ -146,7 +146,7 @@ def _checked_shard(shard: Any, where: str) -> ShardTable:
         raise violation("E025", where, "not a map")
     header_size, keys, sizes, digests = (shard.get(name) for name in ("header_size_bytes", "keys", "sizes", "digests"))
     if type(header_size) is not int or header_size < HEADER_LENGTH_BYTES or header_size % DATA_ALIGNMENT_BYTES:
-        raise violation("E025", where, "header_size_bytes", found=str(header_size)[:40])
+        raise violation("E025", where, "header_size_bytes", found=shown(header_size))
     if type(keys) is not list or type(sizes) is not list or type(digests) is not bytes:
         raise violation("E025", where, "keys, sizes or digests are missing or of a wrong type")
     if len(keys) != len(sizes) or len(digests) != len(sizes) * DIGEST_BYTES:
@@ -168,7 +168,7 @@ def _checked_encodings(rows: Any, slot_count: int, where: str) -> dict[int, Enco
         is_sound = is_sound and type(raw_size) is int and 0 <= raw_size < MAX_DECODED_BYTES
         is_sound = is_sound and type(raw_digest) is bytes and len(raw_digest) == DIGEST_BYTES
         if not is_sound or type(codecs) is not list or not codecs or not all(map(_is_codec, codecs)):
-            raise violation("E025", where, "an encoding has a wrong slot, codec, size or digest", found=str(row)[:120])
+            raise violation("E025", where, "an encoding has a wrong slot, codec, size or digest", found=shown(row))
         encodings[slot] = Encoding(tuple((name, parameters) for name, parameters in codecs), raw_size, raw_digest)
     return encodings
 
@@ -200,7 +200,7 @@ class _Rows:
         if not is_tensor_name(name):
             raise violation("E035", self.where, f"name {name[:80]!r} is too long or holds control characters", tensor=name)
         if not is_shape(shape):
-            raise violation("E036", self.where, f"shape of {name!r}", found=str(shape)[:80], tensor=name)
+            raise violation("E036", self.where, f"shape of {name!r}", found=shown(shape), tensor=name)
         itemsize = self.itemsizes.get(dtype)
         if itemsize is None:
             try:

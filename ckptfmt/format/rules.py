@@ -1,11 +1,13 @@
 """The rule codes, and how a broken rule becomes an error.
 
 Every MUST of the specification has one code; `violation` is the only place that words
-*where: what: expected, found [rule]*. Texts for people: spec/validation-codes.md.
+*where: what: expected, found [rule]*. Texts for people: spec/validation-codes.md. What comes from a file may be anything,
+so messages show it cut to a length, and with escapes for whatever a terminal could act on. Spec 14.
 """
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import Any
 
 from ckptfmt.errors import CorruptError, FormatError, LimitError, UnsupportedVersionError
@@ -75,6 +77,23 @@ _CLASSES: dict[str, type[FormatError]] = {
     "E053": LimitError,
 }
 
+MAX_SHOWN = 120
+
+_NESTED = Repr()
+
+
+def visible(text: str) -> str:
+    """Return the text with an escape for each character that is not printable."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+
+
+def shown(value: Any, limit: int = MAX_SHOWN) -> str:
+    """Return any decoded value as text for a message: of bounded length, at bounded depth, printable."""
+    text = value if isinstance(value, str) else _NESTED.repr(value)
+    return visible(text if len(text) <= limit else text[: limit - 3] + "...")
+
 
 def violation(
     rule: str,
@@ -90,13 +109,13 @@ def violation(
 
     `where` names the file, `what` the fact (default: the rule's title); `expected` and `found` are shown as text.
     """
-    message = f"{where}: {what or TITLES[rule]}"
+    message = f"{visible(where)}: {shown(what or TITLES[rule], 2 * MAX_SHOWN)}"
     if expected is not None and found is not None:
-        message += f": expected {expected}, found {found}"
+        message += f": expected {shown(expected)}, found {shown(found)}"
     elif found is not None:
-        message += f": found {found}"
+        message += f": found {shown(found)}"
     elif expected is not None:
-        message += f": expected {expected}"
+        message += f": expected {shown(expected)}"
     message += f" [{rule}]"
     if advice:
         message += "\n" + advice

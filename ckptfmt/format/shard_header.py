@@ -27,7 +27,7 @@ from ckptfmt.format.layout import (
     is_shape,
     is_tensor_name,
 )
-from ckptfmt.format.rules import violation
+from ckptfmt.format.rules import shown, violation
 
 _ENTRY_MEMBERS = {"dtype", "shape", "data_offsets"}
 
@@ -122,10 +122,10 @@ def _checked_entry(key: str, entry: Any, where: str) -> tuple[StoredEntry, int, 
         raise violation("E030", where, f"entry {key!r} is not dtype, shape and data_offsets", tensor=key)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not is_shape(shape):
-        raise violation("E036", where, f"shape of {key!r}", found=str(shape)[:80], tensor=key)
+        raise violation("E036", where, f"shape of {key!r}", found=shown(shape), tensor=key)
     size = STORED_SIZES.get(dtype) if type(dtype) is str else None
     if size is None:
-        raise violation("E030", where, f"entry {key!r} has an unknown dtype", found=str(dtype)[:80], tensor=key)
+        raise violation("E030", where, f"entry {key!r} has an unknown dtype", found=shown(dtype), tensor=key)
     if type(offsets) is not list or len(offsets) != 2 or not all(type(offset) is int and 0 <= offset < MAX_INTEGER for offset in offsets):
         raise violation("E030", where, f"entry {key!r} has no two data_offsets", tensor=key)
     begin, end = offsets

@@ -18,12 +18,15 @@ def difference_text(difference: Difference) -> str:
     """Return one difference in words: `config.lr 0.001 -> 0.0003`."""
     name = _cut(printable(difference.field), MAX_SHOWN_FIELD)
     if difference.expected is None:
-        return f"{name} added: {_cut_value(difference.found or '')}"
+        return f"{name} added: {_cut_value(difference.found)}"
     if difference.found is None:
         return f"{name} missing: was {_cut_value(difference.expected)}"
     if difference.expected == "<secret>":
         return f"{name} {difference.found}"
-    return f"{name} {_cut_value(difference.expected)} -> {_cut_value(difference.found)}"
+    before, after = _cut_value(difference.expected), _cut_value(difference.found)
+    if before == after:
+        before, after = f"{type(difference.expected).__name__} {before}", f"{type(difference.found).__name__} {after}"
+    return f"{name} {before} -> {after}"
 
 
 def mismatch_text(differences: Sequence[Difference], *, field_count: int, where: str | None = None) -> str:
@@ -49,7 +52,8 @@ def _advice(errors: Sequence[Difference]) -> str:
     return f"This is a sound checkpoint of another experiment. Allow it with allow_changes=[{', '.join(names)}] if the change is meant."
 
 
-def _cut_value(text: str) -> str:
+def _cut_value(value: object) -> str:
+    text = printable(str(value))
     if text.startswith(PREFIX):
         return f"{short(text)}..."
     return _cut(text, MAX_SHOWN_VALUE)

@@ -21,7 +21,7 @@ from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Directory, Disk, WritableFile
 from ckptfmt.errors import DurabilityUnknownError, NotEnoughSpaceError, RunLockedError
 from ckptfmt.format.journal_header import FIRST, NEXT, SNAPSHOT, encode_header
-from ckptfmt.format.journal_record import Position, encode_record, encode_value, is_temporary_segment_name
+from ckptfmt.format.journal_record import ORIGIN, Position, encode_record, encode_value, is_temporary_segment_name
 from ckptfmt.run.journal_reader import JournalContent, content_of
 from ckptfmt.run.journal_scan import JournalScan, scan_journal
 from ckptfmt.run.journal_segments import segment_names
@@ -195,7 +195,10 @@ class Journal:
             self._remove_replaced()
 
     def close(self) -> None:
-        """Flush, seal the segment and close. Closing twice is harmless; in a forked child only the files are closed."""
+        """Flush, seal the segment and close. Closing twice is harmless; in a forked child only the files are closed.
+
+        The journal is closed even if this raises; then what was appended since the last flush is not acknowledged.
+        """
         with self._lock:
             if self._is_closed:
                 return
@@ -243,6 +246,8 @@ class Journal:
             pieces.append(record)
         data = b"".join(pieces)
         with self._giving_up(len(data)):
+            # A creation that is reported as failed may have taken place.
+            self._left.add(header.name)
             file = self._directory.create(header.name, size_bytes=len(data))
             self._segment = segment = _OpenSegment(header.name, header.mark, file, position)
             # Our name is visible now. Another writer writes first and looks at the names then, so one of us sees the other.
@@ -275,7 +280,6 @@ class Journal:
         except BaseException:
             segment, self._segment = self._segment, None
             if segment is not None:
-                self._left.add(segment.name)
                 self._unlisted[segment.name] = self._sizes[segment.name] = segment.size_bytes
                 with suppress(OSError):
                     segment.file.close()
@@ -312,7 +316,8 @@ class Journal:
         self.content = None
         self._pending.clear()
         self._appended_at = None
-        self._base = snapshot.position
+        # Where there never was a record, the next segment begins the journal.
+        self._base = snapshot.position if snapshot.position.number else ORIGIN
         self._left |= set(replaced)
         self._replaced = list(replaced)
         self._unlisted = {snapshot.name: snapshot.size_bytes}

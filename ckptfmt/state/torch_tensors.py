@@ -194,12 +194,13 @@ def decode_tensor(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, A
     if type(walk.device) is not torch.device:
         walk.device = torch.device(walk.device)
     needs_grad = _KINDS[kind]
-    strides = view = None
+    strides = view = dtype = None
     for name, value in attributes.items():
         if name == "grad" and type(value) is bool and value is not needs_grad:
             continue
         if name == "view" and "strides" not in attributes:
             view = checked_view(value, row, place)
+            dtype = _dtype_of(view.dtype, place)
             if min(view.strides, default=0) < 0 or view.offset % view.itemsize:
                 raise wrong(place, "view is wrong", expected="aligned, with strides from 0", rule="E028")
         elif name == "strides":
@@ -207,7 +208,8 @@ def decode_tensor(walk: DecodeWalk, row: Row, kind: str, attributes: dict[str, A
         else:
             raise wrong(place, f"attribute {name!r} is wrong", found=value)
     needs_grad = attributes.get("grad", needs_grad)
-    dtype = _dtype_of(row.dtype if view is None else view.dtype, place)
+    if dtype is None:
+        dtype = _dtype_of(row.dtype, place)
     row.settle_order(strides, _rearranged, place)
     try:
         if view is None:

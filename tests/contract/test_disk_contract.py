@@ -372,3 +372,13 @@ def test_a_lock_leaves_no_file_and_covers_one_directory(harness: Harness, direct
     assert directory.names() == ["inner"]
     assert inner.names() == []
     inner.close()
+
+
+def test_a_path_is_made_absolute_and_must_exist(harness: Harness, directory: Directory) -> None:
+    put(directory, "file", b"1")
+    real = harness.disk.real_path(harness.path("file"))
+    assert real.startswith("/")
+    assert real == harness.disk.real_path(harness.root) + "/file"
+    with pytest.raises(FileNotFoundError) as caught:
+        harness.disk.real_path(harness.path("gone"))
+    assert caught.value.filename == harness.path("gone")

@@ -245,11 +245,14 @@ from ckptfmt.disk.local import LocalDisk
 parent, other = (LocalDisk().open_directory(sys.argv[1]) for _ in range(2))
 states = [parent.try_lock()]
 wait, go = os.pipe()
+tried, tell = os.pipe()
 if (child := os.fork()) == 0:
     state = parent.try_lock()
     parent.close()
+    os.write(tell, b"x")
     os.read(wait, 1)
     os._exit(0 if state.value == "busy" else 1)
+os.read(tried, 1)
 states.append(other.try_lock())
 parent.close()
 # The child is alive, and must not keep the lock.
@@ -271,3 +274,26 @@ def test_a_handle_that_is_forgotten_is_missed(host_harness: Harness) -> None:
     directory = host_harness.disk.open_directory(host_harness.root)
     with pytest.warns(ResourceWarning, match="was not closed"):
         del directory
+
+
+def test_links_of_a_path_are_followed(host_harness: Harness, host_directory: Directory) -> None:
+    put(host_directory, "file", b"1")
+    (host_harness.host / "link").symlink_to("file")
+    assert host_harness.disk.real_path(host_harness.path("link")) == host_harness.disk.real_path(host_harness.path("file"))
+
+
+def test_the_status_of_an_open_file_follows_its_changes(host_harness: Harness, host_directory: Directory) -> None:
+    put(host_directory, "file", b"1")
+    file = host_directory.open("file")
+    before = file.status()
+    path = host_harness.host / "file"
+    path.chmod(0o600)
+    path.write_bytes(b"12")
+    os.utime(path, ns=(5, 7))
+    after = file.status()
+    file.close()
+    assert before is not None
+    assert after is not None
+    assert (before.size_bytes, after.size_bytes, after.modified_ns) == (1, 2, 7)
+    assert before.inode == after.inode == path.stat().st_ino
+    assert after.changed_ns > before.changed_ns

@@ -1,17 +1,19 @@
 """What must hold in every state that a crash leaves of a workload: the promises P1 to P3, and that the next writer succeeds.
 
-`CrashCheck.check` raises `Violation`. Loading depends on the checkpoint's own files only, and the next save on their names and the
-manifest, so each is done once for equal ones.
+`CrashCheck.check` raises `Violation`. What a reader sees depends on the manifest and the files that it names, and the next save on
+the names that are there and the manifest, so each is done once for equal ones.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from ckptfmt.disk.memory import MemoryDisk
-from ckptfmt.disk.recording import Created, MadeDirectory, Record, RecordingDisk, Renamed, SyncedDirectory, Unlinked
+from ckptfmt.disk.recording import Created, MadeDirectory, Marked, Record, RecordingDisk, Renamed, SyncedDirectory, Unlinked
 from ckptfmt.errors import CheckpointNotFoundError, IncompleteError
 from ckptfmt.format.layout import MANIFEST_NAME
 from tests.crash.checkpoint_product import Product
@@ -45,16 +47,34 @@ class CrashCheck:
         self.workload = workload
         self.initial = workload.initial(product)
         self.before = MemoryDisk(self.initial).contents()
-        disk = RecordedDisk(workload.disk(self.initial))
+        self.finished = workload.disk(self.initial)
+        disk = RecordedDisk(self.finished)
         workload.job(product, disk)
         disk.record_mark(DONE)
         self.records = disk.records
-        self._loaded: dict[frozenset[tuple[str, bytes | None]], State | None] = {}
+        self._loaded: dict[tuple[bool, tuple[bytes | None, ...]], State | None] = {}
         self._continued: set[tuple[frozenset[str], bytes | None]] = set()
 
-    def states(self, *, weak: bool, limit: int | None = None) -> Iterator[CrashState]:
+    def states(self, *, weak: bool, seed: int = 0, limit: int | None = None) -> Iterator[CrashState]:
         """Yield what a crash may leave."""
-        return iter_states(self.records, self.initial, weak=weak, limit=limit)
+        return iter_states(self.records, self.initial, weak=weak, seed=seed, limit=limit)
+
+    def states_by_row(self) -> dict[str, list[CrashState]]:
+        """Return what a power cut may leave in each row of the specification's crash table."""
+        records: list[Record] = []
+        row = ""
+        for index, record in enumerate(self.records):
+            records.append(record)
+            if (next_row := row_of(self.records[: index + 1], self.workload.target)) != row:
+                row = next_row
+                # A mark makes a state that an earlier row has as well one of this row.
+                records.append(Marked(row))
+        found: dict[str, list[CrashState]] = {}
+        for state in iter_states(records, self.initial):
+            rows = [mark for mark in state.acknowledged_marks if mark != DONE]
+            if rows and row_of(_without_marks(records[: state.cut_index]), self.workload.target) == rows[-1]:
+                found.setdefault(rows[-1], []).append(state)
+        return found
 
     def check(self, state: CrashState) -> None:
         """Raise unless every promise holds in this state."""
@@ -79,13 +99,13 @@ class CrashCheck:
                 raise Violation(f"found {_name(found)}, not what was acknowledged [P1]")
             if self.workload.new is None and self.workload.target in contents:
                 raise Violation("what was deleted is there")
-        elif not _is_either(found, [self.workload.old, self.workload.attempted, self.workload.new]):
+        elif not _is_either(found, [self.workload.old, self.workload.new, *self.workload.attempted]):
             raise Violation(f"found {_name(found)}, neither the old nor the new [P2]")
 
     def _load(self, disk: MemoryDisk, contents: Contents) -> State | None:
         """Return what a reader sees, and let the verifier confirm it."""
         target = self.workload.target
-        key = frozenset((path, content) for path, content in contents.items() if path.startswith(target))
+        key = (target in contents, _named_contents(contents, target))
         if key not in self._loaded:
             self._loaded[key] = load_or_none(self.product, disk, target)
             if self._loaded[key] is not None and not self.product.verify_checkpoint(disk, target).ok:
@@ -105,10 +125,6 @@ class CrashCheck:
         number, tensor_count = (2, 3) if len(self._continued) % 4 == 0 else (NEXT, 1)
         check_saving(self.product, disk, target, number, tensor_count=tensor_count)
         self._check_others(disk.contents())
-
-    def row_of(self, cut_index: int) -> str:
-        """Return the row of the specification's crash table that a cut belongs to, "" before all of them, "done" after."""
-        return row_of(self.records[:cut_index], self.workload.target)
 
 
 def load_or_none(product: Product, disk: Any, path: str) -> State | None:
@@ -176,6 +192,10 @@ def row_of(done: list[Record], target: str) -> str:
     return "C1" if any(isinstance(record, MadeDirectory) for record in done) else ""
 
 
+def _without_marks(records: list[Record]) -> list[Record]:
+    return [record for record in records if not isinstance(record, Marked)]
+
+
 def _touches_manifest(record: Record, target: str) -> bool:
     match record:
         case Created(directory, name):
@@ -183,6 +203,20 @@ def _touches_manifest(record: Record, target: str) -> bool:
         case Renamed(directory, _, name) | Unlinked(directory, name):
             return directory == target and name == MANIFEST_NAME
     return False
+
+
+@lru_cache(1024)
+def _names_in(manifest: bytes) -> tuple[str, ...]:
+    try:
+        document = json.loads(manifest)
+        return tuple(file["name"] for file in (document["metadata"], *document["shards"]))
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+def _named_contents(contents: Contents, target: str) -> tuple[bytes | None, ...]:
+    manifest = contents.get(f"{target}/{MANIFEST_NAME}")
+    return () if manifest is None else (manifest, *(contents.get(f"{target}/{name}") for name in _names_in(manifest)))
 
 
 def _is_either(found: State | None, allowed: list[State | None]) -> bool:

@@ -28,7 +28,7 @@ Job = Callable[[Product, Any], None]
 class Workload:
     """One job on one checkpoint. `old` is there before, `new` when the job has returned; None: no checkpoint.
 
-    `attempted` may be found as well until then: an earlier attempt, killed in the preparation, has come so far.
+    Each of `attempted` may be found as well until then: what an earlier attempt, which was killed, came to.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Workload:
     job: Job
     old: State | None
     new: State | None
-    attempted: State | None = None
+    attempted: tuple[State | None, ...] = ()
     has_links: bool = True
     target: str = TARGET
 
@@ -86,7 +86,9 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
     with_base = save(NEW, shared=OTHERS, base=OTHER)
     made = [
         Workload("first save", other, save(NEW), None, new),
-        Workload("first save below missing directories", other, save(NEW, "/new/er/step"), None, new, target="/new/er/step"),
+        Workload(
+            "first save below missing directories", other, save(NEW, "/new/er/step", overwrite=True), None, new, target="/new/er/step"
+        ),
         Workload("overwrite", both(save(OLD), other), overwrite, old, new),
         Workload("overwrite with the same state", both(save(OLD), other), save(OLD, overwrite=True), old, old),
         Workload("save with a base", other, with_base, None, partly_others),
@@ -107,23 +109,36 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
     return {workload.name: workload for workload in made}
 
 
-def killed_at(workload: Workload, operation: int, *, tensor_count: int) -> Workload:
-    """Return a workload that begins after an attempt at another state was killed at its n-th operation, without a power cut.
+def killed_at(workload: Workload, attempt: Workload, operation: int) -> Workload:
+    """Return a workload that begins after another one was killed at its n-th operation, without a power cut.
 
     Nothing that the attempt did is durable of itself; that is why both are one job.
     """
-    attempt = encoded(ATTEMPT, tensor_count=tensor_count)
 
     def run(product: Product, disk: Any) -> None:
         # A disk that fails from some operation on is what a killed process leaves: nothing more happens.
-        faults = disk.inner.faults
-        faults.fail("any", errno.EIO, nth=operation, times=None)
+        disk.inner.faults.fail("any", errno.EIO, nth=operation, times=None)
         with suppress(OSError):
-            product.save(disk, workload.target, attempt, overwrite=True)
-        faults.clear()
+            attempt.job(product, disk)
+        disk.inner.faults.clear()
         workload.restrict(disk.inner)
         workload.job(product, disk)
 
-    attempted = make_state(ATTEMPT, tensor_count=tensor_count)
-    name = f"{workload.name}, after a kill at operation {operation}"
-    return replace(workload, name=name, job=run, attempted=attempted)
+    name = f"{workload.name}, after a kill at operation {operation} of {attempt.name}"
+    return replace(workload, name=name, job=run, attempted=(attempt.new,))
+
+
+def count_operations(product: Product, workload: Workload) -> int:
+    """Return at how many operations a job can be killed."""
+    disk = workload.disk(workload.initial(product))
+    workload.job(product, disk)
+    return disk.faults.calls["any"]
+
+
+def another_save(target: str) -> Workload:
+    """Return the saving of a state that no other workload saves."""
+
+    def run(product: Product, disk: Any) -> None:
+        product.save(disk, target, encoded(ATTEMPT, tensor_count=2), overwrite=True)
+
+    return Workload("another save", lambda product, disk: None, run, None, make_state(ATTEMPT, tensor_count=2), target=target)

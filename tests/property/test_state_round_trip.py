@@ -88,7 +88,9 @@ def arrays(draw: Any) -> np.ndarray[Any, Any]:
 
 @st.composite
 def tensors(draw: Any) -> torch.Tensor:
-    dtype = draw(st.sampled_from([torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn, torch.int4]))
+    dtype = draw(
+        st.sampled_from([torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn, torch.int4])
+    )
     shape = draw(st.lists(st.integers(0, 4), max_size=3))
     count = torch.Size(shape).numel()
     size = torch.empty(0, dtype=dtype).element_size()
@@ -119,7 +121,7 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(slice, inner, inner, inner),
         attributes.map(lambda pairs: SimpleNamespace(**pairs)),
         attributes.map(lambda pairs: argparse.Namespace(**pairs)),
-        st.builds(state_dict, mapping, inner),
+        st.builds(state_dict, mapping, plain),
     )
 
 

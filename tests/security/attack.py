@@ -92,22 +92,28 @@ def ways_of_reading(ckptfmt, path):
     }
 
 
-def outcome_of(ckptfmt, way):
-    """[how it ended, detail]: a value, a refusal by an error of ckptfmt, or a failure of the reader."""
+def result_of(way):
+    """What a way of reading gives or raises."""
     try:
-        value = way()
-    except ckptfmt.CheckpointError as error:
-        return describe_refusal(error)
-    except OSError as error:
-        return ["no memory" if error.errno == errno.ENOMEM and error.filename else "failure", f"{type(error).__name__}: {str(error)[:300]}"]
+        return way()
     except BaseException as error:
-        return ["failure", f"{type(error).__name__}: {str(error)[:300]}"]
-    if isinstance(value, ckptfmt.VerifyReport):
-        messages = [finding.message for finding in value.findings]
+        return error
+
+
+def described(ckptfmt, result):
+    """[how it ended, detail]: a value, a refusal by an error of ckptfmt, or a failure of the reader."""
+    if isinstance(result, ckptfmt.CheckpointError):
+        return describe_refusal(result)
+    if isinstance(result, OSError) and result.errno == errno.ENOMEM and result.filename:
+        return ["no memory", result.filename]
+    if isinstance(result, BaseException):
+        return ["failure", f"{type(result).__name__}: {str(result)[:300]}"]
+    if isinstance(result, ckptfmt.VerifyReport):
+        messages = [finding.message for finding in result.findings]
         if any(not message.isprintable() for message in messages):
             return ["failure", f"a finding is not printable: {messages!r}"[:300]]
-        return ["refused" if not value.ok else "value", " ".join(sorted({finding.rule for finding in value.findings})[:5])]
-    return ["value", repr(value) if isinstance(value, bool) else type(value).__name__]
+        return ["refused" if not result.ok else "value", " ".join(sorted({finding.rule for finding in result.findings})[:5])]
+    return ["value", repr(result) if isinstance(result, bool) else type(result).__name__]
 
 
 def describe_refusal(error):
@@ -140,7 +146,7 @@ def warm_up(ckptfmt):
     outcomes = {}
     for vector in sorted(GOOD_VECTORS.iterdir()):
         ways = ways_of_reading(ckptfmt, str(vector / "checkpoint"))
-        outcomes[vector.name] = [outcome_of(ckptfmt, way)[0] for way in ways.values()]
+        outcomes[vector.name] = [type(result_of(way)).__name__ for way in ways.values()]
     return outcomes
 
 
@@ -157,6 +163,8 @@ def main():
     watch.is_on = False
     print(json.dumps({"name": "good vectors", "outcomes": good, "events": watch.take()}), flush=True)
 
+    # What is there now is never collected again, which makes collecting before each case quick.
+    gc.freeze()
     limit = memory_bytes("VmData") + EXTRA_MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
@@ -168,11 +176,12 @@ def main():
         outcomes = {}
         for name, way in ways_of_reading(ckptfmt, str(case / "checkpoint")).items():
             watch.is_on = True
-            begin = time.perf_counter()
-            outcome = outcome_of(ckptfmt, way)
-            seconds = time.perf_counter() - begin
+            begin = time.process_time()
+            result = result_of(way)
+            seconds = time.process_time() - begin
             watch.is_on = False
-            outcomes[name] = [*outcome, round(seconds, 3)]
+            outcomes[name] = [*described(ckptfmt, result), round(seconds, 3)]
+            del result
         growth = memory_bytes("VmHWM") - before
         print(json.dumps({"name": case.name, "outcomes": outcomes, "grown_bytes": growth, "events": watch.take()}), flush=True)
 

@@ -19,7 +19,6 @@ MEMORY_BYTES = 256 * 2**20
 OBJECT_BYTES_PER_PACKED_BYTE = 80
 
 
-
 @dataclass(frozen=True)
 class Special:
     """What stands in the place of a file: kind is "link", "fifo", "directory", "device" or "sparse"."""

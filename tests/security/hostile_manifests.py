@@ -1,7 +1,5 @@
 """Hostile manifests and hostile directories: names that lead elsewhere, absurd JSON, members of wrong types, special files."""
 
-import re
-
 from ckptfmt.format.shard_header import StoredEntry, encode_header
 from tests.conformance.vector_kit import seal
 from tests.security.attacks import Attack, Special, hostile
@@ -138,7 +136,7 @@ def json_attacks():
     for kind, text in inside.items():
         yield Attack(f"json-member-{kind}", hostile(text=lambda old, text=text: old.replace(b'"step": 7', b'"step": 7, "x": ' + text)))
     for kind, text in {"digest": b'"digest": "blake3:' + b"0" * 64 + b'"', "step": b'"step": 8', "escaped": b'"st\\u0065p": 8'}.items():
-        twice = hostile(text=lambda old, text=text: re.sub(rb"}\n\Z", b", " + text + b"}\n", old))
+        twice = hostile(text=lambda old, text=text: old.removesuffix(b"}\n") + b", " + text + b"}\n")
         yield Attack(f"json-twice-{kind}", twice)
     yield Attack("manifest-of-17-megabytes", _padded(17 * 10**6))
     yield Attack("manifest-at-the-limit", _padded(2**24), refused=False)
@@ -189,4 +187,6 @@ def slot_of_a_terabyte():
 
     files = hostile(header=lambda *_: header, content=content, manifest=manifest)
     shard = next(name for name in files if name.startswith("model"))
-    return Attack("slot-of-a-terabyte", files | {shard: Special("sparse", header.decode("latin-1"), len(header) + HUGE + 8)}, lacks_memory=True)
+    return Attack(
+        "slot-of-a-terabyte", files | {shard: Special("sparse", header.decode("latin-1"), len(header) + HUGE + 8)}, lacks_memory=True
+    )

@@ -127,7 +127,7 @@ def tensor_bytes(tensor: Any) -> bytes:
     torch = sys.modules["torch"]
     plain = tensor.detach().resolve_conj().resolve_neg()
     carrier = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}[plain.element_size()]
-    return bytes(plain.view(carrier).contiguous().view(-1).view(torch.uint8).tolist())
+    return bytes(plain.view(carrier).reshape(-1).clone(memory_format=torch.contiguous_format).view(torch.uint8).tolist())
 
 
 def _assert_same_torch(one: Any, other: Any, where: str) -> None:

@@ -296,7 +296,10 @@ def test_attributes_out_of_range_are_refused_before_memory_is_touched(attributes
 
 def test_views_at_the_very_end_are_accepted() -> None:
     state = decode_state(
-        [{"$tensor": [0, "numpy", {"view": view}]} for view in ([20, "float32", [1], [9]], [23, "uint8", [24], [-1]], [24, "uint8", [0], [1]])],
+        [
+            {"$tensor": [0, "numpy", {"view": view}]}
+            for view in ([20, "float32", [1], [9]], [23, "uint8", [24], [-1]], [24, "uint8", [0], [1]])
+        ],
         row("float32", (2, 3), 24),
     )
     assert [array.shape for array in state] == [(1,), (24,), (0,)]

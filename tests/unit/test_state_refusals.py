@@ -93,7 +93,7 @@ def test_refusal_names_the_place_and_the_type(state: Any, path: str) -> None:
         SimpleNamespace(**{"$a": 1}),
         iter([]),
         memoryview(b""),
-        1 .__add__,
+        (1).__add__,
         NotImplemented,
         ...,
         Exception("x"),

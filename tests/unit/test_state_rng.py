@@ -30,7 +30,9 @@ def test_all_generators_continue_where_they_were_after_saving_and_loading() -> N
 
 
 def test_only_imported_libraries_are_asked() -> None:
-    program = "import sys; from ckptfmt.state.rng import rng_state; print(sorted(rng_state()), 'torch' in sys.modules, 'numpy' in sys.modules)"
+    program = (
+        "import sys; from ckptfmt.state.rng import rng_state; print(sorted(rng_state()), 'torch' in sys.modules, 'numpy' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['python'] False False"
 

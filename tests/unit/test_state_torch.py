@@ -328,6 +328,7 @@ def row(dtype: str, shape: tuple[int, ...], size: int) -> Any:
         ("torch", {"view": [0, "int8", [1], [1]], "grad": True}, "E027"),
         ("torch", {"view": [0, "numpy:<M8[ns]", [1], [1]]}, "E027"),
         ("torch", {"view": [0, "float3", [1], [1]]}, "E042"),
+        ("torch", {"view": [0, "numpy:|V0", [], []]}, "E027"),
         ("what", {}, "E027"),
         (5, {}, "E027"),
         ("torch", [], "E027"),

@@ -49,7 +49,7 @@ def _verify() -> CommandModule:
 
 COMMANDS = (
     Command("inspect", ("ls",), "PATH", "what is in a checkpoint, a run or a .safetensors file", _inspect),
-    Command("verify", ("check",), "PATH...", "check every byte; name the damaged file, tensor and rule", _verify),
+    Command("verify", ("check",), "PATH...", "check every byte; name the damaged file and tensor", _verify),
 )
 
 

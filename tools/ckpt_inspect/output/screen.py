@@ -15,6 +15,7 @@ from ckpt_inspect.output.style import PLAIN, Style, style_for
 SCHEMA_VERSION = 1
 DEFAULT_WIDTH = 80
 _MIN_WIDTH = 40
+_WHOLE_WIDTH = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,13 @@ class Screen:
 
     @property
     def layout_width(self) -> int:
-        """The columns to lay text out in."""
+        """The columns to break text in."""
         return self.width or DEFAULT_WIDTH
+
+    @property
+    def cut_width(self) -> int:
+        """The columns after which text is cut: with -v nothing is."""
+        return _WHOLE_WIDTH if self.verbosity else self.layout_width
 
     def write_lines(self, lines: Iterable[str]) -> None:
         """Write lines for people. With -q they are made, because that may check something, and not written."""

@@ -74,6 +74,6 @@ class Table:
 
 def labelled(pairs: Sequence[tuple[str, str]], screen: Screen) -> list[str]:
     """Return indented lines of a label and a text, the texts below each other."""
-    width = min(max((columns(label) for label, _ in pairs), default=0), screen.layout_width // 2)
-    room = screen.layout_width - width - 2 * len(GAP)
+    width = min(max((columns(label) for label, _ in pairs), default=0), screen.cut_width // 2)
+    room = screen.cut_width - width - 2 * len(GAP)
     return [GAP + screen.style.dim(padded(cut_middle(label, width), width)) + GAP + cut_end(text, room) for label, text in pairs]

@@ -56,7 +56,8 @@ def _number_cell(value: int | float | complex | None) -> str:
     if isinstance(value, int) and len(str(value)) <= _NUMBER_WIDTH:
         return str(value)
     if isinstance(value, int | float):
-        text = f"{value:.4g}"
+        digits = _NUMBER_WIDTH if float(value).is_integer() else 4
+        text = f"{value:.{digits}g}"
         return text if len(text) <= _NUMBER_WIDTH else f"{value:.3g}"
     return f"{value.real:.2g}{value.imag:+.2g}j"
 

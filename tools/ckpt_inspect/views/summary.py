@@ -88,7 +88,7 @@ def _state_lines(checkpoint: Checkpoint, totals: Mapping[str, SectionTotal], scr
     if "" in totals and not any(tensors for _, tensors, *_ in rows):
         rows.append(_tensor_row("(together)", totals[""], totals[""].types_text))
     table = Table(
-        [name_column("state"), *map(number_column, ("tensors", "elements", "size")), text_column("holds")], rows, screen.layout_width
+        [name_column("state"), *map(number_column, ("tensors", "elements", "size")), text_column("holds")], rows, screen.cut_width
     )
     yield screen.style.bold(table.header())
     yield from shortened([table.line(row) for row in rows], screen)
@@ -122,7 +122,7 @@ def _file_lines(files: Sequence[StoredFile], screen: Screen) -> Iterator[str]:
     length = None if screen.verbosity else _DIGEST_LENGTH
     rows = [(f"  {file.name}", size_text(file.size_bytes), file.digest.removeprefix(PREFIX)[:length], file.problem or "") for file in files]
     heads = [name_column("files"), number_column("size"), text_column("blake3"), text_column("")]
-    table = Table(heads, rows, None if screen.verbosity else screen.layout_width)
+    table = Table(heads, rows, screen.cut_width)
     yield screen.style.bold(table.header())
     lines = [screen.style.red(table.line(row)) if row[-1] else table.line(row) for row in rows]
     yield from shortened(lines, screen)

@@ -69,7 +69,7 @@ class TensorTexts:
             else:
                 remarks.append(f"{name} {value}")
         if tied is not None:
-            remarks.append(f"tied to {tied}")
+            remarks.insert(0, f"tied to {tied}")
         return visible(f"{text}  {', '.join(remarks)}" if remarks else text)
 
     def _sparse_text(self, payload: Any) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.output.table import GAP
-from ckpt_inspect.output.units import count_text
 from ckpt_inspect.output.visible import columns, cut_end, cut_middle, padded, visible
 from ckpt_inspect.views.json_values import plain_value
 from ckpt_inspect.views.tensor_nodes import TensorTexts, find_row
@@ -44,7 +43,7 @@ class TreeView:
             yield screen.style.dim("nothing in the state matches")
             return
         if is_inline(self._tree) or self._is_tensor(self._tree):
-            yield self._described(self._tree, (), screen.layout_width)
+            yield self._described(self._tree, (), screen.cut_width)
             return
         yield from self._level(self._tree, (), screen)
 
@@ -94,7 +93,7 @@ class TreeView:
         for (key, child), label, is_flat in zip(shown, keys, flat, strict=True):
             below = (*path, key)
             if is_flat:
-                room = max(screen.layout_width - len(indent) - width - len(GAP), _MIN_TEXT)
+                room = max(screen.cut_width - len(indent) - width - len(GAP), _MIN_TEXT)
                 yield f"{indent}{padded(label, width)}{GAP}{self._described(child, below, room)}"
                 continue
             count = len(children_of(child) or ())
@@ -104,8 +103,7 @@ class TreeView:
             else:
                 yield from self._level(child, below, screen)
         if len(shown) < len(children):
-            hidden = count_text(len(children) - len(shown), "item")
-            yield indent + screen.style.dim(f"... and {hidden} more (-v shows all)")
+            yield indent + screen.style.dim(f"... and {len(children) - len(shown):,} more (-v shows all)")
 
     def _described(self, node: Any, path: tuple[str, ...], width: int) -> str:
         if self._is_tensor(node):

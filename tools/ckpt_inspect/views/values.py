@@ -19,6 +19,7 @@ MAX_TEXT = 200
 _MAX_INT_BITS = 512
 _INLINE_DEPTH = 4
 _INLINE_ITEMS = 24
+_WRONG_PAYLOADS = (AttributeError, TypeError, ValueError, LookupError, OverflowError, RecursionError, struct.error)
 
 _CONTAINERS = {
     "$dict": "dict",
@@ -81,7 +82,7 @@ def text_of(node: Any) -> str:
     """Return a leaf's value as text, "" where the type says it all."""
     try:
         return _text(node, _INLINE_DEPTH)
-    except (TypeError, ValueError, KeyError, IndexError, OverflowError, struct.error):
+    except _WRONG_PAYLOADS:
         return "?"
 
 
@@ -100,8 +101,10 @@ def _text(node: Any, depth: int) -> str:
         return cut_end(_tagged_text(tag, node[tag], depth), MAX_TEXT)
     if node is None:
         return ""
-    if type(node) in (list, dict):
-        return _inline(type(node).__name__, [child for _, child in children_of(node) or ()], depth)
+    if type(node) is dict:
+        return "{...}" if node else "{}"
+    if type(node) is list:
+        return _inline("list", node, depth)
     if type(node) is bytes:
         return f"{size_text(len(node))} {cut_end(repr(node[:40]), 40)}"
     if type(node) is str:
@@ -243,7 +246,7 @@ _NAMES = {
 
 _TEXTS: dict[str, Callable[[Any], str]] = {
     "$int": _integer,
-    "$complex": lambda payload: repr(complex(*payload)),
+    "$complex": lambda payload: repr(complex(payload[0], payload[1])),
     "$bytearray": lambda payload: f"{size_text(len(payload))} {cut_end(repr(payload[:40]), 40)}",
     "$range": _span,
     "$slice": _span,

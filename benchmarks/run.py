@@ -1,0 +1,133 @@
+"""Measure ckptfmt beside other libraries and beside the machine's limits: `make bench`, or `python -m benchmarks.run`.
+
+Rounds of fresh processes, one for each library and state, in an order that rotates, so that no library always comes after
+the same other one. Needs at most 8 GB of disk and 8 GB of memory.
+
+    python -m benchmarks.run --quick                    three minutes, smaller states, nothing is published
+    python -m benchmarks.run                            half an hour; writes benchmarks/results and benchmarks/README.md
+    python -m benchmarks.run --states 50k --peers torch_save --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import mkdtemp
+
+from benchmarks import machine, startup, states
+from benchmarks.measure import ROOT, Job, Measurement, run_child
+from benchmarks.peers.interface import NAMES, find
+from benchmarks.publish import README, publish
+from benchmarks.report import report
+from benchmarks.results import Results
+
+FULL_ROUNDS, QUICK_ROUNDS = 5, 2
+QUICK_SCALES = {"2GB": 0.2, "50k": 0.2, "one": 0.2, "45MB": 1.0}
+NEEDED_BYTES = 8_000_000_000
+LIMITS = "limits"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the report, keep it. Returns 0, or 2 where measuring is not possible."""
+    options = _parse(arguments)
+    scratch_parent = Path(options.scratch)
+    scratch_parent.mkdir(parents=True, exist_ok=True)
+    needed_bytes = round(NEEDED_BYTES * max(options.scales.values()))
+    if (free := shutil.disk_usage(scratch_parent).free) < needed_bytes or machine.free_memory_bytes() < needed_bytes:
+        _say(f"needed: {needed_bytes:,} bytes of disk and as much memory; free: {free:,} and {machine.free_memory_bytes():,}")
+        return 2
+    scratch = Path(mkdtemp(prefix="run-", dir=scratch_parent))
+    started = time.perf_counter()
+    try:
+        results = _measure(options, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        _remove_empty(scratch_parent)
+    results.settings["took_seconds"] = round(time.perf_counter() - started)
+    publish(results, Path(options.results), readme=README if options.is_published else None)
+    print(report(results))
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure ckptfmt beside its peers and its limits.")
+    parser.add_argument("--quick", action="store_true", help="smaller states and two rounds; under three minutes")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"default {FULL_ROUNDS}, with --quick {QUICK_ROUNDS}")
+    parser.add_argument(
+        "--scale", type=float, metavar="X", help="bytes of each state, times this; default 1, with --quick 0.2 for all but 45MB"
+    )
+    parser.add_argument("--states", type=_names(states.STATES), metavar="A,B", default=tuple(states.STATES), help=", ".join(states.STATES))
+    parser.add_argument("--peers", type=_names(NAMES), metavar="A,B", default=NAMES, help=", ".join(NAMES))
+    parser.add_argument("--scratch", default=str(ROOT / "build" / "bench"), metavar="DIR", help="deleted afterwards; default build/bench")
+    parser.add_argument("--results", metavar="DIR", help="default benchmarks/results, or build/bench-quick where that would mislead")
+    options = parser.parse_args(arguments)
+    is_whole = not options.quick and options.scale is None and options.states == tuple(states.STATES) and options.peers == NAMES
+    options.is_published = is_whole and options.results is None
+    options.results = options.results or str(ROOT / ("benchmarks/results" if is_whole else "build/bench-quick"))
+    options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else FULL_ROUNDS)
+    options.scales = {state: options.scale or (QUICK_SCALES[state] if options.quick else 1.0) for state in options.states}
+    return options
+
+
+def _names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are: {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def _measure(options: argparse.Namespace, scratch: Path) -> Results:
+    available = [name for name in options.peers if machine.is_importable(find(name).module)]
+    settings = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "rounds": options.rounds,
+        "scales": options.scales,
+        "tensor_bytes": {state: states.sizes(state, scale=scale)[0] for state, scale in options.scales.items()},
+        "left_out": [name for name in options.peers if name not in available],
+    }
+    results = Results(settings, machine.facts(scratch))
+    for round_number in range(options.rounds):
+        for state, scale in options.scales.items():
+            subjects = [LIMITS, *(name for name in available if state in find(name).states)]
+            turn = round_number % len(subjects)
+            for subject in subjects[turn:] + subjects[:turn]:
+                _say(f"round {round_number + 1} of {options.rounds}: {state}: {subject}")
+                results.add(_run(Job(subject, state, scale, str(scratch)), scratch))
+        _say(f"round {round_number + 1} of {options.rounds}: start-up")
+        results.add(_run(Job("startup", startup.STATE, options.scale or 1.0, str(scratch), repeats=2), scratch))
+    return results
+
+
+def _run(job: Job, scratch: Path) -> list[Measurement]:
+    found = run_child(job)
+    for left in scratch.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+    return found
+
+
+def _remove_empty(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except OSError:
+        # Somebody else's files are in it.
+        return
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
