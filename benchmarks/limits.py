@@ -54,13 +54,11 @@ def measure(job: Job, directory: Path) -> Iterator[Measurement]:
     }
     for _ in range(job.repeats):
         for case, step in steps.items():
-            if case == DIRECT_READ:
-                machine.make_cold(path)
-            elif case == READ_ONE:
+            if case == READ_ONE:
                 machine.make_warm(path)
-            else:
+            elif case != DIRECT_READ:
                 path.unlink(missing_ok=True)
-                os.sync()
+            os.sync()
             yield _timed(job, case, step, preheat_bytes=size_bytes if case in (BUFFERED_WRITE, BUFFERED_WRITE_SYNC) else 0)
         for case, threads in ((HASH_1, 1), (HASH_2, 2)):
             yield _timed(job, case, lambda threads=threads: _hash(memory, size_bytes, threads))  # type: ignore[misc]

@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from typing import Any
 import numpy
 
 PAGE_BYTES = 4096
-PREHEAT_SLACK_BYTES = 128 * 2**20
+PREHEAT_SLACK_BYTES = 64 * 2**20
 LIBRARIES = ("ckptfmt", "torch", "safetensors", "numpy", "blake3", "zstandard", "msgpack", "orbax-checkpoint", "tensorizer", "h5py", "zarr")
 
 _trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_mincore: Any = getattr(ctypes.CDLL(None), "mincore", None)
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _DROP = Path("/proc/sys/vm/drop_caches")
@@ -39,7 +42,6 @@ def facts(directory: Path) -> dict[str, Any]:
         "file_system": _file_system(directory),
         "python": platform.python_version(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
-        "drops_caches": os.access(_DROP, os.W_OK),
     }
 
 
@@ -87,13 +89,23 @@ def free_memory_bytes() -> int:
 
 
 def preheat(size_bytes: int) -> None:
-    """Touch and free so much memory, so that the timed part finds it warm."""
+    """Touch and free so much memory in small pages and as much in huge ones, so that the timed part finds both warm.
+
+    Warming only one kind would favour the libraries that use it: a kernel keeps the two apart for a while.
+    """
     give_back()
-    size_bytes = min(size_bytes + PREHEAT_SLACK_BYTES, free_memory_bytes() // 2)
-    memory = mmap.mmap(-1, size_bytes)
-    # The array goes before the map is closed: a map that is still looked at cannot be.
-    numpy.frombuffer(memory, numpy.uint8)[::PAGE_BYTES] = 1
-    memory.close()
+    if size_bytes == 0:
+        return
+    size_bytes = min(size_bytes + PREHEAT_SLACK_BYTES, free_memory_bytes() // 4)
+    small, huge = mmap.mmap(-1, size_bytes, flags=_PRIVATE), mmap.mmap(-1, size_bytes, flags=_PRIVATE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):
+            huge.madvise(mmap.MADV_HUGEPAGE)
+    for memory in (small, huge):
+        # The array goes before the map is closed: a map that is still looked at cannot be.
+        numpy.frombuffer(memory, numpy.uint8)[::PAGE_BYTES] = 1
+    small.close()
+    huge.close()
 
 
 def give_back() -> None:
@@ -104,17 +116,40 @@ def give_back() -> None:
 
 
 def make_cold(path: Path) -> None:
-    """Take files out of the page cache: all of it where that is allowed, else theirs."""
+    """Take a checkpoint's files out of the page cache.
+
+    Only theirs, because dropping everything would make the next process read its libraries again. Where the system does not
+    follow that advice, everything is dropped if that is allowed; what is still cached then is an error, not a cold load.
+    """
     os.sync()
-    try:
+    for file in files_below(path):
+        number = os.open(file, os.O_RDONLY)
+        try:
+            os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(number)
+    if cached_bytes(path) and os.access(_DROP, os.W_OK):
         _DROP.write_text("3")
-    except OSError:
-        for file in files_below(path):
-            number = os.open(file, os.O_RDONLY)
-            try:
-                os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(number)
+    if left_bytes := cached_bytes(path):
+        raise OSError(f"{path.name}: {left_bytes:,} bytes stay in the page cache; a cold load cannot be measured here")
+
+
+def cached_bytes(path: Path) -> int:
+    """Return how much of a checkpoint's files lies in the page cache; 0 where the system does not say."""
+    return sum(_cached_bytes(file) for file in files_below(path))
+
+
+def _cached_bytes(file: Path) -> int:
+    size_bytes = file.stat().st_size
+    if not size_bytes or _mincore is None:
+        return 0
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), size_bytes, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED) as memory:
+        pages = numpy.zeros(-(-size_bytes // PAGE_BYTES), numpy.uint8)
+        # The array goes before the map is closed.
+        address = numpy.frombuffer(memory, numpy.uint8).ctypes.data
+        if _mincore(ctypes.c_void_p(address), ctypes.c_size_t(size_bytes), pages.ctypes.data_as(ctypes.c_void_p)) != 0:
+            return 0
+    return int((pages & 1).sum()) * PAGE_BYTES
 
 
 def make_warm(path: Path) -> None:

@@ -51,12 +51,9 @@ def report(results: Results) -> str:
 def _about(results: Results) -> str:
     machine, settings = results.machine, results.settings
     libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    cold = (
-        "the page cache is dropped before a cold load" if machine["drops_caches"] else "cold by posix_fadvise, which the system may ignore"
-    )
     return (
         f"{settings['date']}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, "
-        f"{machine['file_system']}; {cold}. Python {machine['python']}, {libraries}.\n"
+        f"{machine['file_system']}. Python {machine['python']}, {libraries}.\n"
         f"Medians of {settings['rounds']} rounds, lowest and highest in brackets; times in seconds where no unit is given."
     )
 
@@ -94,7 +91,7 @@ def _libraries(state: str, results: Results) -> str:
 def _on_base(state: str, results: Results) -> Iterator[str]:
     rows = []
     for case in cases.INCREMENTAL:
-        written, changed = (results.fact(state, case, OURS, name) for name in (cases.WRITTEN, "changed_bytes"))
+        written, changed = (results.fact(state, case, OURS, name) for name in (cases.WRITTEN, cases.CHANGED))
         if written is not None:
             rows.append([case, with_spread(results.seconds(state, case, OURS)), megabytes(changed), megabytes(written)])
     if rows:

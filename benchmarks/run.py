@@ -27,7 +27,7 @@ from benchmarks.report import report
 from benchmarks.results import Results
 
 FULL_ROUNDS, QUICK_ROUNDS = 5, 2
-QUICK_SCALES = {"2GB": 0.2, "50k": 0.2, "one": 0.2, "45MB": 1.0}
+QUICK_SCALES = {"2GB": 0.1, "50k": 0.2, "one": 0.1, "45MB": 1.0}
 NEEDED_BYTES = 8_000_000_000
 LIMITS = "limits"
 
@@ -59,7 +59,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="smaller states and two rounds; under three minutes")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default {FULL_ROUNDS}, with --quick {QUICK_ROUNDS}")
     parser.add_argument(
-        "--scale", type=float, metavar="X", help="bytes of each state, times this; default 1, with --quick 0.2 for all but 45MB"
+        "--scale", type=float, metavar="X", help="bytes of each state, times this; default 1, with --quick 0.1, 0.2, 0.1, 1"
     )
     parser.add_argument("--states", type=_names(states.STATES), metavar="A,B", default=tuple(states.STATES), help=", ".join(states.STATES))
     parser.add_argument("--peers", type=_names(NAMES), metavar="A,B", default=NAMES, help=", ".join(NAMES))

@@ -43,7 +43,7 @@ def with_spread(values: Sequence[float], *, factor: float = 1.0) -> str:
     if not values:
         return MISSING
     middle = digits(median(values) * factor)
-    return middle if len(values) == 1 else f"{middle} ({digits(min(values) * factor)}–{digits(max(values) * factor)})"
+    return middle if len(values) == 1 else f"{middle} ({digits(min(values) * factor)}..{digits(max(values) * factor)})"
 
 
 def megabytes(value: float | None) -> str:

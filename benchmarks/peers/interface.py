@@ -48,13 +48,17 @@ class Peer(ABC):
             tensor = tensor[key]
         return tensor
 
-    def async_save(self, state: Any, path: Path) -> Callable[[], Any] | None:
-        """Start saving in the background and return a function that waits for it; None where that is not offered."""
-        return None
+    def async_save(self, state: Any, path: Path) -> Callable[[], Any]:
+        """Start saving in the background and return a function that waits for it; not overridden where that is not offered."""
+        raise NotImplementedError
 
-    def save_on_base(self, state: Any, path: Path, base: Path) -> int | None:
-        """Save what has changed since `base` and return the bytes that were written; None where that is not offered."""
-        return None
+    def save_on_base(self, state: Any, path: Path, base: Path) -> int:
+        """Save what has changed since `base` and return the bytes that were written; not overridden where that is not offered."""
+        raise NotImplementedError
+
+    def offers(self, name: str) -> bool:
+        """Tell whether one of the two methods above is overridden."""
+        return getattr(type(self), name) is not getattr(Peer, name)
 
 
 def split_name(name: str) -> tuple[str, str]:

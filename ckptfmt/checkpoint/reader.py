@@ -20,17 +20,18 @@ from ckptfmt.checkpoint.metadata_file import read_metadata
 from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.checkpoint.tensor_store import TensorStore
 from ckptfmt.disk.protocol import Directory, Disk
-from ckptfmt.errors import CorruptError, NameNotFoundError
+from ckptfmt.errors import CorruptError, LimitError, NameNotFoundError
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.format.metadata import Metadata
 from ckptfmt.format.rules import shown, violation, visible
-from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, prune, tensor_ids
+from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, iter_tensors, prune, tensor_ids
 from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.tensors import TensorMemory
 from ckptfmt.state.tree import decode_leaf, decode_state, outline_state
 
 _SHOWN_NAMES = 5
 _SHOWN_CHARACTERS = 100
+_MAX_NAMES_CHARACTERS = 2**28
 
 
 class OpenCheckpoint:
@@ -136,8 +137,24 @@ class OpenCheckpoint:
 
     def _tensor_leaves(self) -> dict[str, Any]:
         if self._leaves is None:
-            self._leaves = {".".join(path): node for path, node in iter_leaves(self.metadata.tree, where=self.path) if _is_tensor(node)}
+            self._leaves = self._named_tensors()
         return self._leaves
+
+    def _named_tensors(self) -> dict[str, Any]:
+        """Return the leaves that are tensors by their paths; a path that is taken gets a number, as in the index. Spec 9.3."""
+        leaves: dict[str, Any] = {}
+        numbers: dict[str, int] = {}
+        room = _MAX_NAMES_CHARACTERS
+        for path, node in iter_tensors(self.metadata.tree, where=self.path):
+            name = stem = ".".join(path)
+            while name in leaves:
+                numbers[stem] = numbers.get(stem, 1) + 1
+                name = f"{stem}#{numbers[stem]}"
+            leaves[name] = node
+            room -= len(name)
+            if room < 0:
+                raise LimitError(f"{visible(self.path)}: the names of its tensors are longer than {_MAX_NAMES_CHARACTERS:,} characters")
+        return leaves
 
     def _leaf(self, name: str) -> Any:
         try:
@@ -190,10 +207,6 @@ class TensorSlice:
     def __getitem__(self, index: Any) -> Any:
         part = self._checkpoint.get_tensor(self._name)[index]
         return part.clone() if hasattr(part, "clone") else part.copy()
-
-
-def _is_tensor(node: Any) -> bool:
-    return type(node) is dict and ("$tensor" in node or "$sparse" in node)
 
 
 def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest, Metadata, list[ShardFile]]:

@@ -45,14 +45,14 @@ ORIGIN = Position(0, NO_LINK)
 
 
 class Stretch(NamedTuple):
-    """What `take_records` found: payloads and links of records in order, and how the stretch ended.
+    """What `take_records` found: the payloads of records in order, their links one after another, and how the stretch ended.
 
     `acknowledged` is the number up to which records were acknowledged, as the last of them says. If the next record may
     follow, the data must have `needed_bytes` to hold it; 0 means that what follows is no record of the chain.
     """
 
     payloads: list[bytes]
-    links: list[bytes]
+    links: bytearray
     size_bytes: int
     acknowledged: int
     needed_bytes: int
@@ -163,7 +163,7 @@ def encode_record(payload: bytes, *, mark: bytes, after: Position, acknowledged:
 def take_records(data: bytes, *, mark: bytes, after: Position) -> Stretch:
     """Take the records of the chain with which `data` begins, up to the first byte that does not belong to one."""
     payloads: list[bytes] = []
-    links: list[bytes] = []
+    links = bytearray()
     view, total_bytes, fixed_bytes = memoryview(data), len(data), _FIXED.size
     offset, number, link, pending = 0, after.number, after.link, after.number - 1
     is_sealed = False
@@ -188,7 +188,7 @@ def take_records(data: bytes, *, mark: bytes, after: Position) -> Stretch:
             is_sealed, offset, needed = True, needed, 0
             break
         payloads.append(data[offset + fixed_bytes : end])
-        links.append(link)
+        links += link
         offset = needed
     return Stretch(payloads, links, offset, number - 1 - pending, needed, is_sealed)
 

@@ -14,6 +14,7 @@ MAX_MANIFEST_DEPTH = 64
 MAX_INTEGER = 2**63
 
 MAX_METADATA_RAW_BYTES = 256 * 2**20
+FRAME_SLACK_BYTES = 2**16
 MAX_WINDOW_BYTES = 8 * 2**20
 MAX_CONTAINER_ITEMS = 2**24
 MAX_STATE_DEPTH = 256
@@ -41,6 +42,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def is_file_name(name: str) -> bool:
     """Tell whether a manifest may name a file so. Spec 3."""
     return _FILE_NAME.fullmatch(name) is not None and not name.endswith(".") and name != MANIFEST_NAME
+
+
+def max_frame_bytes(raw_size_bytes: int) -> int:
+    """Return the size that a frame of so many bytes may have: what cannot be compressed grows a little. Spec 7."""
+    return raw_size_bytes + raw_size_bytes // 256 + FRAME_SLACK_BYTES
 
 
 def is_data_name(name: str) -> bool:

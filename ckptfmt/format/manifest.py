@@ -25,6 +25,7 @@ from ckptfmt.format.layout import (
     VERSION,
     is_feature_name,
     is_file_name,
+    max_frame_bytes,
 )
 from ckptfmt.format.rules import shown, violation
 
@@ -230,8 +231,11 @@ class UncheckedManifest:
     def _metadata(self) -> MetadataEntry:
         entry = self._file(self.document.get("metadata"), "metadata", "raw_size_bytes")
         if entry["raw_size_bytes"] > MAX_METADATA_RAW_BYTES:
-            limit = f"at most {MAX_METADATA_RAW_BYTES} bytes"
-            raise violation("E023", self.where, "declared size of the metadata", expected=limit, found=entry["raw_size_bytes"])
+            expected = f"at most {MAX_METADATA_RAW_BYTES} bytes"
+            raise violation("E023", self.where, "declared size of the metadata", expected=expected, found=entry["raw_size_bytes"])
+        if entry["size_bytes"] > (limit := max_frame_bytes(entry["raw_size_bytes"])):
+            what = "declared size of the compressed metadata"
+            raise violation("E023", self.where, what, expected=f"at most {limit} bytes", found=entry["size_bytes"])
         return MetadataEntry(entry["name"], entry["size_bytes"], entry["digest"], entry["raw_size_bytes"])
 
     def _shard(self, shard: Any) -> ShardEntry:

@@ -6,7 +6,7 @@ A path is the keys from the root, joined with dots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ckptfmt.format.canonical_json import is_deeper
@@ -20,6 +20,7 @@ _MAX_KEY_DEPTH = 32
 _PAIR_TAGS = {"$dict", "$odict", "$counter"}
 _SEQUENCE_TAGS = {"$tuple"}
 _WRAPPER_TAGS = {"$namespace", "$registered"}
+_TENSOR_TAGS = {"$tensor", "$sparse"}
 
 
 def tag_of(node: Any) -> str | None:
@@ -44,18 +45,31 @@ def key_text(key: Any, *, depth: int = 0) -> str:
 
 
 class _Container:
-    """One packed node taken apart: its children with their keys, and how to put it together from other children.
+    """One packed node taken apart: its values with their keys, and how to put it together from other values.
 
-    Children are `levels` below the node.
+    `keys` are packed keys, or None for a sequence; texts are made when they are asked for, because a sequence may be very long.
+    Values are `levels` below the node.
     """
 
-    __slots__ = ("build", "children", "is_sequence", "levels")
+    __slots__ = ("build", "keys", "levels", "values")
 
-    def __init__(self, children: list[tuple[str, Any]], build: Callable[[list[Any]], Any], *, is_sequence: bool = False) -> None:
-        self.children = children
+    def __init__(self, keys: Sequence[Any] | None, values: Sequence[Any], build: Callable[[list[Any]], Any]) -> None:
+        self.keys = keys
+        self.values = values
         self.build = build
-        self.is_sequence = is_sequence
         self.levels = 1
+
+    def children(self) -> Iterator[tuple[str, Any]]:
+        """Yield (key as text, value)."""
+        if self.keys is None:
+            return zip(map(str, range(len(self.values))), self.values, strict=True)
+        return zip(map(key_text, self.keys), self.values, strict=True)
+
+    def nested_children(self) -> Iterator[tuple[str, Any]]:
+        """Yield (key as text, value) of those values that hold others, tensors among them."""
+        for position, value in enumerate(self.values):
+            if type(value) is dict or type(value) is list:
+                yield (str(position) if self.keys is None else key_text(self.keys[position])), value
 
 
 def _container(node: Any) -> _Container | None:
@@ -85,7 +99,7 @@ def _unwrapped(node: Any) -> _Container | None:
         return None
     tag = tag_of(node)
     if tag is None:
-        return _Container(list(node.items()), lambda values: _map(list(node), values))
+        return _Container(list(node), list(node.values()), lambda values: _map(list(node), values))
     payload = node[tag]
     if tag in _PAIR_TAGS:
         return _pairs(payload, lambda flat: {tag: flat})
@@ -111,7 +125,7 @@ def _map(names: list[str], values: list[Any]) -> Any:
 def _sequence(values: Any, build: Callable[[list[Any]], Any]) -> _Container | None:
     if type(values) is not list:
         return None
-    return _Container([(str(index), value) for index, value in enumerate(values)], build, is_sequence=True)
+    return _Container(None, values, build)
 
 
 def _pairs(flat: Any, build: Callable[[list[Any]], Any]) -> _Container | None:
@@ -122,7 +136,7 @@ def _pairs(flat: Any, build: Callable[[list[Any]], Any]) -> _Container | None:
     def rebuild(values: list[Any]) -> Any:
         return build([part for key, value in zip(keys, values, strict=True) if value is not ABSENT for part in (key, value)])
 
-    return _Container([(key_text(key), value) for key, value in zip(keys, flat[1::2], strict=True)], rebuild)
+    return _Container(keys, flat[1::2], rebuild)
 
 
 def iter_leaves(tree: Any, *, where: str = "") -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -130,15 +144,28 @@ def iter_leaves(tree: Any, *, where: str = "") -> Iterator[tuple[tuple[str, ...]
 
     Empty containers are leaves. A `$sparse` tensor is one leaf.
     """
-    pending: list[tuple[tuple[str, ...], Any, int]] = [((), tree, 0)]
+    return _leaves(tree, _Container.children, where)
+
+
+def iter_tensors(tree: Any, *, where: str = "") -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield (path, packed node) of every reference to a tensor and of every sparse tensor, in order."""
+    return ((path, node) for path, node in _leaves(tree, _Container.nested_children, where) if tag_of(node) in _TENSOR_TAGS)
+
+
+def _leaves(tree: Any, children: Callable[[_Container], Iterator[tuple[str, Any]]], where: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    pending: list[tuple[tuple[str, ...], int, Iterator[tuple[str, Any]]]] = [((), 0, iter([("", tree)]))]
     while pending:
-        path, node, level = pending.pop()
-        container = _container(node)
-        if container is None or not container.children:
-            yield path, node
-            continue
-        below = _level_below(level, container, where)
-        pending.extend(((*path, key), child, below) for key, child in reversed(container.children))
+        path, level, members = pending[-1]
+        for key, node in members:
+            here = (*path, key) if len(pending) > 1 else ()
+            container = _container(node)
+            if container is None or not container.values:
+                yield here, node
+            else:
+                pending.append((here, _level_below(level, container, where), children(container)))
+                break
+        else:
+            pending.pop()
 
 
 def _level_below(level: int, container: _Container, where: str) -> int:
@@ -151,7 +178,7 @@ def _level_below(level: int, container: _Container, where: str) -> int:
 def children_of(node: Any) -> list[tuple[str, Any]] | None:
     """Return the children of a container with their keys, None for a leaf."""
     container = _container(node)
-    return None if container is None else container.children
+    return None if container is None else list(container.children())
 
 
 def tensor_ids(node: Any) -> list[int]:
@@ -184,12 +211,12 @@ def _pruned(node: Any, path: tuple[str, ...], level: int, is_wanted: Callable[[s
     if path and is_wanted(".".join(path)):
         return node
     container = _container(node)
-    if container is None or not container.children:
+    if container is None or not container.values:
         return ABSENT
     below = _level_below(level, container, where)
     values = []
-    for key, child in container.children:
+    for key, child in container.children():
         values.append(_pruned(child, (*path, key), below, is_wanted, where))
     if all(value is ABSENT for value in values):
         return ABSENT
-    return container.build([None if value is ABSENT else value for value in values] if container.is_sequence else values)
+    return container.build([None if value is ABSENT else value for value in values] if container.keys is None else values)

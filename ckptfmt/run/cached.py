@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
@@ -51,12 +51,25 @@ def cached(disk: Disk, run_path: str, name: str, compute: Callable[[], Any], inp
 def _key(inputs: Any) -> str:
     """Return the digest of inputs: plain data, arrays and tensors by value, paths by the content of their files."""
     if not isinstance(inputs, Fingerprint):
-        members = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
-        files = {str(key): value for key, value in members.items() if isinstance(value, PurePath)}
-        plain = {key: value for key, value in members.items() if str(key) not in files}
-        inputs = Fingerprint(config=plain, data=files or None, code=False, environment=False)
+        files: dict[str, PurePath] = {}
+        plain = _without_paths(inputs, "inputs", files)
+        inputs = Fingerprint(config={"inputs": plain}, data=files or None, code=False, environment=False)
     digest: str = inputs.digest
     return digest.rpartition(":")[2][:_KEY_DIGITS]
+
+
+def _without_paths(value: Any, place: str, files: dict[str, PurePath]) -> Any:
+    """Return inputs with a mark in the place of each path, and note the paths by their places."""
+    if isinstance(value, PurePath):
+        files[place] = value
+        return f"file {place}"
+    if type(value) is dict:
+        return {key: _without_paths(member, f"{place}.{key!r}", files) for key, member in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_without_paths(member, f"{place}.{index}", files) for index, member in enumerate(value))
+    if type(value) in (set, frozenset) and any(isinstance(member, PurePath) for member in value):
+        return _without_paths(sorted(value, key=str), place, files)
+    return value
 
 
 def _find(disk: Disk, path: str) -> tuple[bool, Any]:

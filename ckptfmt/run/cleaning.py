@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ckptfmt.checkpoint.delete import delete_checkpoint
+from ckptfmt.errors import CheckpointNotFoundError, RunLockedError, UnsupportedVersionError
 from ckptfmt.run.retention import Decision, Policy, plan_retention
-from ckptfmt.run.steps import StepDirectory
+from ckptfmt.run.steps import StepDirectory, StepEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,42 @@ class CleanupReport:
         return [decision.step for decision in self.decisions if not decision.is_kept]
 
 
-def clean_up(steps: StepDirectory, policy: Policy, *, dry_run: bool) -> CleanupReport:
-    """Apply a policy. The newest checkpoint whose files are all there always stays."""
-    entries = steps.checked_entries()
-    decisions = plan_retention([entry.stored() for entry in entries], policy, now=datetime.now(UTC))
+def clean_up(steps: StepDirectory, policy: Policy, *, dry_run: bool, just_saved: int | None = None) -> CleanupReport:
+    """Apply a policy. The newest sound checkpoint always stays, and so does what a newer library wrote.
+
+    The newest one is read and verified before anything goes, unless it is the one that was `just_saved`.
+    """
+    entries = _with_newest_verified(steps, just_saved)
+    foreign = [Decision(entry.step, ("of a newer version",)) for entry in entries if isinstance(entry.error, UnsupportedVersionError)]
+    known = [entry.stored() for entry in entries if not isinstance(entry.error, UnsupportedVersionError)]
+    decisions = sorted([*plan_retention(known, policy, now=datetime.now(UTC)), *foreign], key=lambda decision: decision.step)
     freed_bytes = 0
     for decision in decisions:
         if not decision.is_kept:
             freed_bytes += steps.unique_bytes(decision.step)
             if not dry_run:
-                delete_checkpoint(steps.disk, steps.path_of(decision.step))
+                with suppress(CheckpointNotFoundError):
+                    delete_checkpoint(steps.disk, steps.path_of(decision.step))
+    if not dry_run:
+        _finish_deletions(steps, {decision.step for decision in decisions})
     return CleanupReport(tuple(decisions), freed_bytes, dry_run)
+
+
+def _with_newest_verified(steps: StepDirectory, just_saved: int | None) -> list[StepEntry]:
+    entries = steps.checked_entries()
+    for index in reversed(range(len(entries))):
+        entry = entries[index]
+        if entry.error is None and entry.step != just_saved:
+            entries[index] = entry = replace(entry, error=steps.find_damage(entry, is_full=True))
+        if entry.error is None:
+            break
+    return entries
+
+
+def _finish_deletions(steps: StepDirectory, with_manifest: set[int]) -> None:
+    """Remove what an interrupted deletion or save left of steps before the newest checkpoint; nothing there has a manifest."""
+    for step in steps.numbers():
+        if step not in with_manifest and step < max(with_manifest, default=0):
+            # Somebody who is saving into it holds its lock.
+            with suppress(CheckpointNotFoundError, RunLockedError):
+                delete_checkpoint(steps.disk, steps.path_of(step))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import re
@@ -65,15 +66,17 @@ def _export_checkpoint(exporter: _Exporter, path: str, checkpoint: OpenCheckpoin
             sections.setdefault(section, []).append((".".join(keys[1:]) if section else name, payload[0]))
     with exporter.directory(path) as place:
         place.write("values.json", [_json(values)])
+        taken: set[str] = set()
         for section, tensors in sections.items():
-            place.write(f"{section_stem(section)}.safetensors", _safetensors(checkpoint, tensors))
+            place.write(_free_name(section_stem(section), taken) + ".safetensors", _safetensors(checkpoint, tensors))
     if arrays:
         from ckptfmt.state.npy import npy_header
 
         with exporter.directory(join(path, "arrays")) as place:
+            taken = set()
             for name, row in arrays:
                 memory = checkpoint.store.memory(row)
-                place.write(_file_name(name) + ".npy", [npy_header(memory.dtype, memory.shape), memory.data])
+                place.write(_free_name(_file_name(name), taken) + ".npy", [npy_header(memory.dtype, memory.shape), memory.data])
 
 
 def _safetensors(checkpoint: OpenCheckpoint, tensors: Sequence[tuple[str, int]]) -> Iterator[bytes | memoryview]:
@@ -116,6 +119,14 @@ def _csv(history: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _file_name(name: str) -> str:
     return _NOT_IN_NAME.sub("_", name)[:_MAX_NAME].lstrip(".") or "array"
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    """Return a name that no other has, also where case does not count; the order of the state makes it the same each time."""
+    candidates = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    found = next(candidate for candidate in candidates if candidate.lower() not in taken)
+    taken.add(found.lower())
+    return found
 
 
 class _Exporter:

@@ -6,15 +6,18 @@ steps is of another line. A step that is recorded again, as after a kill, counts
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.errors import CheckpointNotFoundError
+from ckptfmt.errors import CheckpointNotFoundError, CorruptError
 from ckptfmt.run.journal import Journal
 from ckptfmt.run.journal_reader import read_journal
+from ckptfmt.run.journal_salvage import salvage
+from ckptfmt.run.notices import warn
 from ckptfmt.run.steps import StepEntry
 
 HISTORY_NAME = "history"
@@ -30,20 +33,26 @@ class History:
         self._path = join(run_path, HISTORY_NAME)
         self._is_durable = durable
         self._journal: Journal | None = None
+        self._mutex = threading.RLock()
 
     def record(self, step: int, metrics: Mapping[str, int | float], *, flush: bool) -> None:
         """Append the metrics of a step; durable at once with `flush`, otherwise about a second later or when closed."""
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self._opened().append({"step": step, "metrics": dict(metrics), "created_at_utc": created}, flush=flush)
 
-    def branch(self, step: int) -> None:
-        """Record that training went on from a step."""
-        self._opened().append({"branch": step}, flush=True)
+    def branch(self, step: int, *, asked_for: str | None = None) -> None:
+        """Record that training went on from a step; `asked_for` is the digest of the checkpoint if the program named it."""
+        self._opened().append({"branch": step, "asked_for": asked_for}, flush=True)
+
+    def has_branched(self, asked_for: str) -> bool:
+        """Tell whether training went on from this checkpoint before because the program named it."""
+        return any(isinstance(record, dict) and record.get("asked_for") == asked_for for record in self._records())
 
     def flush(self) -> None:
         """Make everything recorded so far durable."""
-        if self._journal is not None:
-            self._journal.flush()
+        with self._mutex:
+            if self._journal is not None:
+                self._journal.flush()
 
     def rows(self, entries: Sequence[StepEntry]) -> list[dict[str, Any]]:
         """Return one row for each step, in ascending order."""
@@ -58,16 +67,29 @@ class History:
 
     def close(self) -> None:
         """Close the journal."""
-        journal, self._journal = self._journal, None
+        with self._mutex:
+            journal, self._journal = self._journal, None
         if journal is not None:
             journal.close()
 
     def _opened(self) -> Journal:
-        if self._journal is None:
-            journal = Journal.open_for_append(self._disk, self._path, durable=self._is_durable, flush_after_seconds=_FLUSH_SECONDS)
-            self._journal = journal
-            self._compact_if_mostly_dead(journal)
-        return self._journal
+        with self._mutex:
+            if self._journal is None:
+                self._journal = self._open_for_append()
+                self._compact_if_mostly_dead(self._journal)
+            return self._journal
+
+    def _open_for_append(self) -> Journal:
+        try:
+            return self._open_journal()
+        except CorruptError as error:
+            report = salvage(self._disk, self._path)
+            message = f"{error}\nThe history goes on with the {report.kept_count} records before the damage; nothing was deleted."
+            warn(message)
+            return self._open_journal()
+
+    def _open_journal(self) -> Journal:
+        return Journal.open_for_append(self._disk, self._path, durable=self._is_durable, flush_after_seconds=_FLUSH_SECONDS)
 
     def _compact_if_mostly_dead(self, journal: Journal) -> None:
         records = [value for _, value in journal.iter_records()]
@@ -83,6 +105,10 @@ class History:
         try:
             return [value for _, value in read_journal(self._disk, self._path).iter_records()]
         except CheckpointNotFoundError:
+            return []
+        except CorruptError as error:
+            message = f"{error}\nOnly what the checkpoints say is shown."
+            warn(message)
             return []
 
 

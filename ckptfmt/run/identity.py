@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ckptfmt.disk.protocol import Disk
+from ckptfmt.errors import FormatError, UnsupportedVersionError
+from ckptfmt.format.manifest import Manifest
 from ckptfmt.run.fingerprint import Fingerprint, compare, mismatch_error
 from ckptfmt.run.notices import warn
-from ckptfmt.run.run_file import RunFile, find_run_file, write_run_file
+from ckptfmt.run.run_file import RUN_FILE_NAME, RunFile, find_run_file, write_run_file
 
 MODES = ("error", "warn", "ignore", "restart")
 
@@ -26,8 +28,8 @@ class Identity:
         self._on_mismatch = on_mismatch
         self._allow_changes = tuple(allow_changes)
         self._stored: RunFile | None = None
+        self._is_damaged = False
         self._is_established = False
-        self.read()
 
     @property
     def document(self) -> Mapping[str, Any] | None:
@@ -36,14 +38,22 @@ class Identity:
             return self._fingerprint.to_document()
         return None if self._stored is None else self._stored.fingerprint
 
-    def read(self) -> None:
-        """Read run.json, where there is one."""
+    def read(self, newest: Manifest | None) -> None:
+        """Read run.json. Where it is missing or damaged, the newest checkpoint says what the run is."""
+        from_newest = None if newest is None else RunFile(newest.created_at_utc, newest.fingerprint)
+        self._stored, self._is_damaged = from_newest, False
         try:
             directory = self._disk.open_directory(self._path)
         except FileNotFoundError:
             return
         try:
-            self._stored = find_run_file(directory)
+            self._stored = find_run_file(directory) or from_newest
+        except UnsupportedVersionError:
+            raise
+        except FormatError as error:
+            self._is_damaged = True
+            message = f"{error}\nThe identity of the run is taken from {'its newest checkpoint' if newest else 'the program'}."
+            warn(message)
         finally:
             directory.close()
 
@@ -80,12 +90,22 @@ class Identity:
         if self._is_established:
             return
         document = self.document
-        if self._stored is None or self._stored.fingerprint != document:
+        if self._stored is None or self._is_damaged or self._is_missing() or self._stored.fingerprint != document:
             created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if self._stored is None else self._stored.created_at_utc
             self._stored = RunFile(created, document)
             directory = self._disk.open_directory(self._path)
             try:
+                if self._is_damaged:
+                    directory.rename(RUN_FILE_NAME, f"{RUN_FILE_NAME}.damaged")
                 write_run_file(directory, self._stored)
             finally:
                 directory.close()
+            self._is_damaged = False
         self._is_established = True
+
+    def _is_missing(self) -> bool:
+        directory = self._disk.open_directory(self._path)
+        try:
+            return RUN_FILE_NAME not in directory.names()
+        finally:
+            directory.close()

@@ -12,6 +12,7 @@ from ckptfmt.disk.protocol import Directory, ReadableFile
 from ckptfmt.errors import FormatError
 from ckptfmt.format.journal_header import SNAPSHOT, StoredHeader
 from ckptfmt.format.journal_record import (
+    LINK_BYTES,
     MARK_BYTES,
     ORIGIN,
     RECORD_OVERHEAD_BYTES,
@@ -39,7 +40,7 @@ class Chain:
         self.acknowledged = 0
         self._durable_number = 0
         self._durable = ORIGIN
-        self._links: list[bytes] = []
+        self._links = bytearray()
 
     @property
     def record_count(self) -> int:
@@ -51,8 +52,8 @@ class Chain:
         self.base_number = stored.header.base.number
         self.acknowledged = self._durable_number = 0
         self.position = self._durable = Position(self.base_number, stored.link)
-        self._links = []
-        self.extend([], acknowledged=stored.header.acknowledged, is_durable=stored.header.is_durable)
+        self._links = bytearray()
+        self.extend(b"", acknowledged=stored.header.acknowledged, is_durable=stored.header.is_durable)
 
     def enter(self, segment: Segment, stored: StoredHeader, *, previous_path: str) -> int:
         """Enter a segment that continues the chain; return how many records it takes back, to repeat them.
@@ -67,23 +68,23 @@ class Chain:
         if self._link_at(base.number) != base.link:
             raise violation("E055", segment.path, f"continues from a record {base.number} that is not in the journal")
         taken_back = self.position.number - base.number
-        del self._links[base.number - self._durable.number :]
+        del self._links[(base.number - self._durable.number) * LINK_BYTES :]
         self.position = base
-        self.extend([], acknowledged=base.number, is_durable=stored.header.is_durable)
+        self.extend(b"", acknowledged=base.number, is_durable=stored.header.is_durable)
         return taken_back
 
-    def extend(self, links: list[bytes], *, acknowledged: int, is_durable: bool) -> None:
-        """Add records by their links, the last of which says what was acknowledged by then."""
+    def extend(self, links: bytes | bytearray, *, acknowledged: int, is_durable: bool) -> None:
+        """Add records by their links; the last of them says what was acknowledged by then."""
         self._links += links
         if links:
-            self.position = Position(self.position.number + len(links), links[-1])
+            self.position = Position(self.position.number + len(links) // LINK_BYTES, bytes(links[-LINK_BYTES:]))
         self.acknowledged = max(self.acknowledged, acknowledged)
         if is_durable:
             self._durable_number = max(self._durable_number, acknowledged)
         durable = min(self._durable_number, self.position.number)
         if durable > self._durable.number:
             link = self._link_at(durable)
-            del self._links[: durable - self._durable.number]
+            del self._links[: (durable - self._durable.number) * LINK_BYTES]
             self._durable = Position(durable, link)
 
     def missing(self, path: str) -> FormatError:
@@ -101,10 +102,10 @@ class Chain:
 
     def _link_at(self, number: int) -> bytes:
         """Return the link of a record after the durable ones, or of the last durable one; b"" for earlier ones."""
-        index = number - self._durable.number
-        if index <= 0:
-            return self._durable.link if index == 0 else b""
-        return self._links[index - 1]
+        end = (number - self._durable.number) * LINK_BYTES
+        if end <= 0:
+            return self._durable.link if end == 0 else b""
+        return bytes(self._links[end - LINK_BYTES : end])
 
 
 class SegmentReader:
@@ -141,7 +142,7 @@ class SegmentReader:
         while not self.is_sealed and self.offset_bytes < file.size_bytes:
             data = file.read(self.offset_bytes, piece_bytes)
             found = take_records(data, mark=self.segment.mark, after=Position(self._chain.position.number, self._link))
-            self._link = found.links[-1] if found.links else self._link
+            self._link = bytes(found.links[-LINK_BYTES:]) or self._link
             self.offset_bytes += found.size_bytes
             self.is_sealed = found.is_sealed
             self.has_flushed = self.has_flushed or found.acknowledged > self._header.base.number

@@ -1,32 +1,31 @@
 """A second copy of a run, on a drive that may be slow, late or away: written behind the training, verified, never trusted blindly.
 
-After each commit one thread copies what the mirror lacks: data files first, then all of them are read back and verified against the
-manifest, then the manifest. It needs no hard links, no locks and no replacing rename there. A failure is kept in the status
-and tried again with the next commit, with growing pauses in between, and at `close`; it never stops the training. At least two verified
-checkpoints stay in the mirror whatever the run keeps.
+After each commit one thread copies what the mirror lacks, the newest first: data files, then all of them are read back and
+verified against the manifest, then the manifest. It needs no hard links, no locks and no replacing rename there. A failure is kept in the
+status and tried again with the next commit, with growing pauses in between, and at `close`; it never stops the training.
+
+The mirror follows the run: what the run's rules do not keep goes, but never the two newest verified ones; what a new branch or a
+new beginning leaves behind is set aside there too.
 """
 
 from __future__ import annotations
 
-import secrets
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from ckptfmt.checkpoint.delete import delete_checkpoint
-from ckptfmt.checkpoint.directory import find_manifest, open_checkpoint_directory, read_manifest
-from ckptfmt.checkpoint.verify import find_damage
-from ckptfmt.disk.paths import join, make_directories
-from ckptfmt.disk.protocol import Directory, Disk
-from ckptfmt.errors import CheckpointError
-from ckptfmt.format.layout import MANIFEST_NAME, temporary_name
-from ckptfmt.run.history import HISTORY_NAME
-from ckptfmt.run.run_file import RUN_FILE_NAME
-from ckptfmt.run.steps import StepDirectory
+from ckptfmt.disk.paths import make_directories
+from ckptfmt.disk.protocol import Disk
+from ckptfmt.errors import CheckpointError, CheckpointNotFoundError
+from ckptfmt.run.mirror_copy import copy_checkpoint, copy_history, copy_run_file, is_copied
+from ckptfmt.run.notices import warn
+from ckptfmt.run.retention import Policy, plan_retention
+from ckptfmt.run.run_file import RunFile, find_run_file
+from ckptfmt.run.steps import StepDirectory, StepEntry, step_name
 
 MIN_GENERATIONS = 2
-_COPY_BYTES = 8 * 2**20
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -44,11 +43,15 @@ class MirrorStatus:
 class Mirror:
     """Keeps a second directory up to date with a run."""
 
-    def __init__(self, disk: Disk, source: str, target: str) -> None:
+    def __init__(self, disk: Disk, source: str, target: str, policy: Policy) -> None:
         self._disk = disk
         self._source = StepDirectory(disk, source)
         self._target = StepDirectory(disk, target)
-        self._verified: set[int] = set()
+        self._policy = policy
+        # Manifest digests by step: what this process knows to be whole there, and what it has seen in the run.
+        self._verified: dict[int, str] = {}
+        self._seen: set[int] = set()
+        self._is_same_run = False
         self._last_error: str | None = None
         self._changed = threading.Condition()
         self._requested = 0
@@ -58,7 +61,7 @@ class Mirror:
 
     def status(self) -> MirrorStatus:
         """Return where the mirror stands."""
-        pending = tuple(step for step in self._wanted() if step not in self._verified)
+        pending = tuple(step for step, digest in self._wanted().items() if self._verified.get(step) != digest)
         return MirrorStatus(self._target.path, tuple(sorted(self._verified)), pending, self._last_error)
 
     def update(self) -> None:
@@ -77,7 +80,7 @@ class Mirror:
         return not self.status().pending
 
     def update_and_close(self) -> None:
-        """Try once more what is missing, and end the thread."""
+        """Try once more what is missing, end the thread, and say what is still missing."""
         if self._thread is None:
             return
         with self._changed:
@@ -86,25 +89,37 @@ class Mirror:
             self._changed.notify_all()
         self._thread.join()
         self._thread = None
+        if self._last_error is not None:
+            steps = ", ".join(map(str, self.status().pending)) or "none"
+            warn(f"{self._target.path}: the mirror is not up to date (steps missing: {steps}): {self._last_error}")
 
-    def fill(self, *, wanted: int = MIN_GENERATIONS) -> list[int]:
-        """Bring the newest sound checkpoints from the mirror into an empty run; return their steps."""
-        if not self._target.exists():
-            return []
+    def has_checkpoints(self) -> bool:
+        """Tell whether there is something to fill a run from."""
+        return self._target.exists() and bool(self._target.committed())
+
+    def fill(self) -> list[int]:
+        """Bring the newest sound checkpoints from the mirror into an empty run; return their steps.
+
+        The identity comes first, so that a kill in between leaves no checkpoint of which nobody knows whose it is.
+        """
+        copy_run_file(self._disk, self._target.path, self._source.path)
+        copy_history(self._disk, self._target.path, self._source.path)
         brought: list[int] = []
-        make_directories(self._disk, self._source.path)
         for entry in reversed(self._target.committed()):
-            if len(brought) == wanted:
+            if len(brought) == MIN_GENERATIONS:
                 break
-            with suppress(CheckpointError):
+            try:
                 copy_checkpoint(self._disk, entry.path, self._source.path_of(entry.step))
+            except CheckpointError as error:
+                warn(f"{entry.path}: the mirror's copy is passed over: {error}")
+            else:
                 brought.append(entry.step)
-        if brought:
-            self._copy_small_files(self._target.path, self._source.path)
         return sorted(brought)
 
-    def _wanted(self) -> list[int]:
-        return [entry.step for entry in self._source.committed()] if self._source.exists() else []
+    def _wanted(self) -> dict[int, str]:
+        """Return the run's checkpoints, the newest first."""
+        committed = reversed(self._source.committed()) if self._source.exists() else ()
+        return {entry.step: entry.manifest.digest for entry in committed if entry.manifest is not None}
 
     def _run(self) -> None:
         pause_seconds: float | None = None
@@ -114,9 +129,9 @@ class Mirror:
                 self._changed.wait_for(lambda: self._requested > self._tried, pause_seconds)
                 request, is_last = self._requested, self._is_closing
             try:
-                self._copy_missing()
+                self._bring_up_to_date()
                 self._last_error, pause_seconds = None, None
-            except (OSError, CheckpointError) as error:
+            except Exception as error:  # noqa: BLE001 - nothing that happens to the mirror may end it silently; the status tells
                 self._last_error = f"{type(error).__name__}: {error}"
                 pause_seconds = min(2 * (pause_seconds or _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
             with self._changed:
@@ -125,110 +140,78 @@ class Mirror:
             if is_last:
                 return
 
-    def _copy_missing(self) -> None:
+    def _bring_up_to_date(self) -> None:
+        wanted = self._wanted()
+        if not wanted:
+            return
         make_directories(self._disk, self._target.path)
-        for step in self._wanted():
-            if step not in self._verified:
-                # A step that the run deletes while it is copied is simply not wanted any more.
-                with suppress(FileNotFoundError):
-                    copy_checkpoint(self._disk, self._source.path_of(step), self._target.path_of(step))
-                    self._verified.add(step)
-        self._copy_small_files(self._source.path, self._target.path)
+        self._leave_what_the_run_left(wanted)
+        copy_run_file(self._disk, self._source.path, self._target.path)
+        first_error: Exception | None = None
+        for step, digest in wanted.items():
+            if self._verified.get(step) == digest:
+                continue
+            try:
+                self._copy(step)
+                self._verified[step] = digest
+            except (OSError, CheckpointError) as error:
+                if self._wanted().get(step) == digest:
+                    first_error = first_error or error
+                # Otherwise the run has deleted it meanwhile, and its copy is not wanted any more.
+        self._seen |= set(wanted)
+        copy_history(self._disk, self._source.path, self._target.path)
+        if first_error is not None:
+            raise first_error
         self._remove_outdated()
 
-    def _remove_outdated(self) -> None:
-        wanted = set(self._wanted())
-        verified = sorted(self._verified)
-        for step in verified[:-MIN_GENERATIONS]:
-            if step not in wanted:
-                delete_checkpoint(self._disk, self._target.path_of(step))
-                self._verified.discard(step)
-
-    def _copy_small_files(self, source: str, target: str) -> None:
-        _copy_if_changed(self._disk, source, target, lambda name: name == RUN_FILE_NAME)
-        with suppress(FileNotFoundError):
-            self._disk.open_directory(join(source, HISTORY_NAME)).close()
-            make_directories(self._disk, join(target, HISTORY_NAME))
-            _copy_if_changed(self._disk, join(source, HISTORY_NAME), join(target, HISTORY_NAME), lambda name: not name.startswith("."))
-
-
-def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
-    """Copy a checkpoint, read it back and verify it, and only then give it its manifest. What is there already is kept.
-
-    Raises:
-        CorruptError: the source is damaged, or the copy does not read back as it was written.
-    """
-    source = open_checkpoint_directory(disk, source_path)
-    try:
-        manifest = read_manifest(source)
-        make_directories(disk, target_path)
-        target = disk.open_directory(target_path)
-        try:
-            if _is_same(target, manifest.digest) and find_damage(target, manifest) is None:
-                return
-            with suppress(FileNotFoundError):
-                target.unlink(MANIFEST_NAME)
-            for entry in manifest.files():
-                _copy_file(source, target, entry.name, is_kept=True)
-            target.sync()
-            damage = find_damage(target, manifest)
-            if damage is not None:
-                for entry in manifest.files():
-                    with suppress(OSError):
-                        target.unlink(entry.name)
-                raise CheckpointError(f"{target_path}: the copy does not read back: {damage.message}")
-            _copy_file(source, target, MANIFEST_NAME, is_kept=False)
-            target.sync()
-        finally:
-            target.close()
-    finally:
-        source.close()
-
-
-def _is_same(target: Directory, digest: str) -> bool:
-    with suppress(CheckpointError, OSError):
-        manifest = find_manifest(target)
-        return manifest is not None and manifest.digest == digest
-    return False
-
-
-def _copy_file(source: Directory, target: Directory, name: str, *, is_kept: bool) -> None:
-    """Copy one file under a temporary name; with `is_kept` a file of the same size is left for the verifier to judge."""
-    original = source.open(name)
-    try:
-        if is_kept and _size_of(target, name) == original.size_bytes:
+    def _copy(self, step: int) -> None:
+        source, target = self._source.path_of(step), self._target.path_of(step)
+        if is_copied(self._disk, source, target):
             return
-        temporary = temporary_name("copy", secrets.token_hex(16))
-        copy = target.create(temporary, size_bytes=original.size_bytes)
+        if any(entry.step == step and entry.manifest is not None for entry in self._target.entries()):
+            # A sound checkpoint of a line that the run has left.
+            self._target.set_aside([step_name(step)], reason="left", now=datetime.now(UTC))
+        copy_checkpoint(self._disk, source, target)
+
+    def _leave_what_the_run_left(self, wanted: dict[int, str]) -> None:
+        """Set aside in the mirror what is of another run, and steps after the newest: they are of a line that the run has left."""
+        now = datetime.now(UTC)
+        if not self._is_same_run:
+            ours, theirs = self._run_file_of(self._source), self._run_file_of(self._target)
+            is_other = ours is not None and theirs is not None and ours.created_at_utc != theirs.created_at_utc
+            if is_other or (theirs is None and self._target.numbers()):
+                self._target.set_everything_aside(reason="other-run", now=now)
+            self._is_same_run = True
+        newest = max(wanted)
+        for step in [step for step in self._verified if step > newest]:
+            del self._verified[step]
+        self._target.set_later_steps_aside(newest, reason="left", now=now)
+
+    def _run_file_of(self, steps: StepDirectory) -> RunFile | None:
+        directory = self._disk.open_directory(steps.path)
         try:
-            for offset in range(0, original.size_bytes, _COPY_BYTES):
-                copy.write(original.read(offset, _COPY_BYTES))
-            copy.sync()
+            return find_run_file(directory)
+        except CheckpointError:
+            return None
         finally:
-            copy.close()
-        with suppress(FileNotFoundError):
-            target.unlink(name)
-        target.rename(temporary, name)
-    finally:
-        original.close()
+            directory.close()
 
+    def _remove_outdated(self) -> None:
+        wanted = self._wanted()
+        entries = {entry.step: entry for entry in self._target.entries()}
+        outdated = self._find_outdated(list(entries.values()), wanted)
+        for step in self._target.numbers():
+            if step in outdated or (step not in entries and step not in wanted):
+                with suppress(CheckpointNotFoundError):
+                    delete_checkpoint(self._disk, self._target.path_of(step))
+                self._verified.pop(step, None)
 
-def _size_of(directory: Directory, name: str) -> int | None:
-    try:
-        file = directory.open(name)
-    except OSError:
-        return None
-    file.close()
-    return file.size_bytes
-
-
-def _copy_if_changed(disk: Disk, source_path: str, target_path: str, is_wanted: Callable[[str], bool]) -> None:
-    source, target = disk.open_directory(source_path), disk.open_directory(target_path)
-    try:
-        for name in source.names():
-            if is_wanted(name):
-                _copy_file(source, target, name, is_kept=name != RUN_FILE_NAME)
-        target.sync()
-    finally:
-        source.close()
-        target.close()
+    def _find_outdated(self, entries: list[StepEntry], wanted: dict[int, str]) -> set[int]:
+        """Return what neither the run has nor its rules keep. What an earlier process left here counts by the rules alone."""
+        decisions = plan_retention([entry.stored() for entry in entries], self._policy, now=datetime.now(UTC))
+        newest = set(sorted(self._verified)[-MIN_GENERATIONS:])
+        return {
+            decision.step
+            for decision in decisions
+            if decision.step not in wanted and decision.step not in newest and (decision.step in self._seen or not decision.is_kept)
+        }

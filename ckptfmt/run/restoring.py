@@ -14,7 +14,7 @@ from typing import Any
 from ckptfmt.checkpoint.objects import Stateful, restore_objects
 from ckptfmt.checkpoint.reader import OpenCheckpoint
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.errors import CheckpointNotFoundError, FormatError, IncompleteError, NameNotFoundError
+from ckptfmt.errors import CheckpointNotFoundError, FormatError, IncompleteError, NameNotFoundError, UnsupportedVersionError
 from ckptfmt.run.notices import warn
 from ckptfmt.run.steps import StepEntry
 
@@ -60,6 +60,7 @@ def restore_first_sound(
 
     Raises:
         CorruptError: none is; the error is that of the first.
+        CheckpointNotFoundError: one was deleted since it was listed.
         NameNotFoundError: it lacks a section that was asked for and that no glob of `allow_missing` names.
     """
     damaged: dict[int, str] = {}
@@ -67,17 +68,21 @@ def restore_first_sound(
     for entry in candidates:
         try:
             restored = _restore(disk, entry, objects, allow_missing=allow_missing, device=device, damaged=damaged)
-        except (FormatError, IncompleteError, CheckpointNotFoundError) as error:
+        except UnsupportedVersionError:
+            # Sound, and of a newer library: going on from an older one would leave it behind.
+            raise
+        except IncompleteError as error:
+            raise CheckpointNotFoundError(f"{entry.path}: was deleted meanwhile", path=entry.path) from error
+        except FormatError as error:
             damaged[entry.step] = str(error).partition("\n")[0]
-            if isinstance(error, FormatError):
-                first_error = first_error or error
+            first_error = first_error or error
             continue
         for step, message in damaged.items():
             text = f"step {step} is damaged and was passed over; restored step {entry.step}: {message}"
             warn(text)
         return restored
     if first_error is None:
-        raise CheckpointNotFoundError("no checkpoint to restore\n" + "; ".join(damaged.values()))
+        raise CheckpointNotFoundError("no checkpoint to restore")
     first_error.add_note(f"No checkpoint of this run is sound: steps {', '.join(map(str, damaged))} were tried. Nothing was deleted.")
     raise first_error
 

@@ -1,16 +1,15 @@
 """`Run`: a directory of checkpoints of one experiment, the face of this folder.
 
 Nothing is decided here: what stays is planned by retention, what is restored by restoring, whether it is the same experiment by
-identity. This class holds the state between calls: the writer's lock, where the line of training ends, and saves under way.
+identity, and writing has the order of a commit. This class puts them together and keeps the saves that are under way.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -19,26 +18,29 @@ from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.objects import Stateful
 from ckptfmt.checkpoint.saving import check_options, metric_values
 from ckptfmt.checkpoint.snapshot import snapshot
-from ckptfmt.checkpoint.writer import SaveOptions, write_checkpoint
+from ckptfmt.checkpoint.writer import SaveOptions
 from ckptfmt.disk.local import LocalDisk
-from ckptfmt.disk.paths import make_directories
-from ckptfmt.errors import CheckpointNotFoundError, FormatError, NotEnoughSpaceError
+from ckptfmt.disk.protocol import Disk
+from ckptfmt.errors import CheckpointNotFoundError
+from ckptfmt.run import at_exit
 from ckptfmt.run.cached import cached
-from ckptfmt.run.cleaning import CleanupReport, clean_up
+from ckptfmt.run.cleaning import CleanupReport
 from ckptfmt.run.export import export_run
 from ckptfmt.run.fingerprint import Fingerprint
 from ckptfmt.run.history import History
 from ckptfmt.run.identity import Identity
 from ckptfmt.run.mirror import Mirror, MirrorStatus
 from ckptfmt.run.notices import warn
+from ckptfmt.run.origin import Origin
 from ckptfmt.run.restoring import Restored, no_such_step, restore_first_sound
 from ckptfmt.run.retention import Policy, parse_duration, rank_by_metric
-from ckptfmt.run.steps import StepDirectory, StepEntry, check_step, find_entries, step_name
-from ckptfmt.run.writer_lock import WriterLock
-from ckptfmt.state.tree import EncodedState, encode_state
+from ckptfmt.run.steps import StepDirectory, StepEntry, check_step
+from ckptfmt.run.writing import RunWriter
+from ckptfmt.state.tree import encode_state
 
 PathLike = str | os.PathLike[str]
 RESUME_MODES = ("auto", "must", "never")
+_ATTEMPTS = 5
 
 
 class Run:
@@ -53,7 +55,8 @@ class Run:
         monitor, mode: the metric that says which checkpoint is best, and whether "min" or "max" is.
         keep_last, keep_best, keep_every, keep_within: what stays, OR-ed; without any of them everything stays.
         mirror: a second directory that gets a verified copy of each commit; an empty run is filled from it.
-        resume_from: a checkpoint, or another run's directory, to begin from while this run has no checkpoint of its own.
+        resume_from: a checkpoint, or another run's directory, to begin from while this run has no checkpoint of its own. A checkpoint of
+            this run is gone back to, once: the same program started again goes on from where it is then.
 
     Raises:
         FingerprintMismatchError: it is another experiment; `.differences` says in what.
@@ -79,45 +82,40 @@ class Run:
         resume_from: PathLike | None = None,
         max_shard_size: str | int = "2GB",
         durable: bool = True,
+        _disk: Disk | None = None,
     ) -> None:
         if resume not in RESUME_MODES:
             raise ValueError(f"resume={resume!r}: expected one of {', '.join(RESUME_MODES)}")
         self.path = os.fspath(directory)
         self.policy = Policy(keep_last, keep_best, keep_every, parse_duration(keep_within), monitor, mode)
         self._options = check_options(max_shard_size=max_shard_size, durable=durable)
-        self._disk = LocalDisk()
+        self._disk = _disk or LocalDisk()
         self._steps = StepDirectory(self._disk, self.path)
         self._history = History(self._disk, self.path, durable=durable)
         self._identity = Identity(self._disk, self.path, fingerprint, on_mismatch=on_mismatch, allow_changes=allow_changes)
-        self._mirror = None if mirror is None else Mirror(self._disk, self.path, os.fspath(mirror))
-        self._origin = None if resume_from is None else os.fspath(resume_from)
-        self._mutex = threading.RLock()
-        self._lock: WriterLock | None = None
-        self._line_end: int | None = None
-        self._base: str | None = None
+        self._mirror = None if mirror is None else Mirror(self._disk, self.path, os.fspath(mirror), self.policy)
+        self._origin = None if resume_from is None else Origin(self._disk, os.fspath(resume_from), self.path)
+        self._writer = RunWriter(self._disk, self._steps, self._identity, self._history, self.policy, self._mirror)
         self._handles: list[SaveHandle] = []
         self._is_closed = False
-        self._open(resume)
+        try:
+            self._open(resume)
+        except BaseException:
+            self._writer.close()
+            raise
 
     def _open(self, resume: str) -> None:
-        if resume != "never" and self._mirror is not None and not self._committed() and (brought := self._mirror.fill()):
-            warn(f"{self.path}: empty; restored steps {brought} from the mirror")
-            self._identity.read()
+        if resume != "never" and self._mirror is not None and not self._entries() and self._mirror.has_checkpoints():
+            self._writer.take_lock()
+            brought = self._mirror.fill()
+            warn(f"{self.path}: was empty; steps {', '.join(map(str, brought)) or 'none'} were brought from the mirror")
+        committed = self._committed()
+        self._identity.read(committed[-1].manifest if committed else None)
         if resume == "must" and not self.can_resume():
             raise CheckpointNotFoundError(f"{self.path}: nothing to resume\nresume='auto' starts where there is nothing.", path=self.path)
         verdict = "ignored" if resume == "never" else self._identity.check()
-        if verdict is not None:
-            self._begin_anew(verdict)
-
-    def _begin_anew(self, reason: str) -> None:
-        """Set what is there aside under a dated name."""
-        if self._steps.exists():
-            self._begin_writing()
-            aside = self._steps.set_everything_aside(reason=reason, now=datetime.now(UTC))
-            self._identity.forget()
-            if aside:
-                message = f"{self.path}: starting anew; what was there is kept: {', '.join(aside[:3])}{', ...' if len(aside) > 3 else ''}"
-                warn(message)
+        if verdict is not None and self._steps.exists():
+            self._writer.begin_anew(verdict)
 
     def __enter__(self) -> Run:
         return self
@@ -145,7 +143,7 @@ class Run:
 
     def can_resume(self) -> bool:
         """Tell whether there is a checkpoint to go on from."""
-        return self.latest_step() is not None or bool(self._origin_entries())
+        return self.latest_step() is not None or (self._origin is not None and bool(self._origin.entries()))
 
     def checkpoint(self, step: int) -> CheckpointInfo:
         """Return what is known of one step; the result can be used as a path."""
@@ -155,8 +153,7 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         """Return metrics by step, with `step` and `created_at_utc`; also of steps that were logged and not saved."""
-        with self._mutex:
-            return self._history.rows(self._committed())
+        return self._history.rows(self._committed())
 
     def restore(
         self,
@@ -177,29 +174,38 @@ class Run:
             CorruptError: the given step is damaged, or every one is.
         """
         self._wait_for_saves()
-        candidates = self._candidates(step)
-        if not candidates:
-            return None
-        restored = restore_first_sound(self._disk, candidates, objects, allow_missing=allow_missing, device=device)
-        self._line_end = restored.step
-        self._base = restored.report.path
-        return restored
+        for _ in range(_ATTEMPTS):
+            candidates = self._candidates(step)
+            if not candidates:
+                return None
+            try:
+                restored = restore_first_sound(self._disk, candidates, objects, allow_missing=allow_missing, device=device)
+            except CheckpointNotFoundError:
+                # A clean-up of another process was faster than this list; a new list names what is there.
+                continue
+            asked_for = self._origin.asked_for(self._history) if self._origin is not None and step == "latest" else None
+            self._writer.go_on_from(restored.step, restored.report.path, asked_for=asked_for.digest if asked_for else None)
+            return restored
+        raise CheckpointNotFoundError(f"{self.path}: checkpoints are deleted faster than they can be read", path=self.path)
 
     def _candidates(self, step: int | str) -> list[StepEntry]:
-        entries = self._steps.entries() if self._steps.exists() else []
+        entries = self._entries()
         if step == "latest":
-            return entries[::-1] or self._origin_entries()
+            if self._origin is not None and (asked_for := self._origin.asked_for(self._history)) is not None:
+                return [asked_for.entry]
+            return entries[::-1] or ([] if self._origin is None else self._origin.entries())
         if step == "best":
             by_step = {entry.step: entry for entry in entries}
-            return [by_step[ranked.step] for ranked in self._ranked()]
+            return [by_step[ranked.step] for ranked in self._ranked() if ranked.step in by_step]
+        if isinstance(step, str):
+            raise ValueError(f"step={step!r}: expected 'latest', 'best' or a number")
         found = [entry for entry in entries if entry.step == check_step(step)]
         if not found:
-            raise no_such_step(self.path, check_step(step), [entry.step for entry in entries])
+            raise no_such_step(self.path, step, [entry.step for entry in entries])
         return found
 
-    def _origin_entries(self) -> list[StepEntry]:
-        """Return what `resume_from` names, newest first: one checkpoint, or those of a run."""
-        return [] if self._origin is None else find_entries(self._disk, self._origin)
+    def _entries(self) -> list[StepEntry]:
+        return self._steps.entries() if self._steps.exists() else []
 
     def _committed(self) -> list[StepEntry]:
         return self._steps.committed() if self._steps.exists() else []
@@ -218,48 +224,55 @@ class Run:
             CheckpointExistsError: there is a checkpoint of this step.
             RunLockedError, NotEnoughSpaceError, UnsupportedTypeError: nothing was changed.
         """
+        self._check_open()
         self._wait_for_saves()
         options = self._save_options(step, metrics)
         encoded = encode_state(state)
-        self._begin_writing()
-        return self._commit(encoded, options)
+        self._begin_writing(step)
+        return self._writer.commit(step, encoded, options)
 
     def async_save(self, step: int, state: Any, *, metrics: Mapping[str, Any] | None = None) -> SaveHandle:
-        """Save in the background; returns as soon as the state is copied. Saves commit in order."""
+        """Save in the background; returns as soon as the state is copied. Saves commit in order.
+
+        An error is raised by the handle, and by the next save, `wait_until_finished` or `close`.
+        """
+        self._check_open()
         QUEUE.raise_pending()
         options = self._save_options(step, metrics)
         copied = snapshot(encode_state(state))
-        self._begin_writing()
-        handle = QUEUE.put(self._steps.path_of(step), lambda: self._commit(copied, options))
-        self._handles = [other for other in self._handles if not other.done()] + [handle]
+        self._begin_writing(step)
+        handle = QUEUE.put(self._steps.path_of(step), lambda: self._writer.commit(step, copied, options))
+        self._handles = [other for other in self._handles if not (other.done() and other.error is None)] + [handle]
         return handle
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Record metrics of a step without saving a checkpoint. Durable with the next save, and at the latest when the run is closed."""
-        check_step(step)
+        self._check_open()
         values = metric_values(metrics)
-        self._begin_writing()
-        with self._mutex:
-            self._history.record(step, values, flush=False)
+        self._begin_writing(check_step(step))
+        self._writer.log(step, values)
 
     def cleanup(self, *, dry_run: bool = False, **overrides: Any) -> CleanupReport:
         """Remove checkpoints that no rule keeps; `overrides` are keep_last, keep_best, keep_every, keep_within, monitor and mode.
 
         The newest sound checkpoint always stays. The report has a reason for each one that stays.
         """
+        self._check_open()
         if "keep_within" in overrides:
             overrides["keep_within"] = parse_duration(overrides["keep_within"])
         policy = replace(self.policy, **overrides)
+        if not self._steps.exists():
+            return CleanupReport((), 0, dry_run)
         if not dry_run:
             self._wait_for_saves()
-            self._begin_writing()
-        with self._mutex:
-            return clean_up(self._steps, policy, dry_run=dry_run)
+            self._begin_writing(None)
+        return self._writer.clean_up(policy, dry_run=dry_run)
 
     def cached(self, name: str, compute: Callable[[], Any], *, inputs: Any) -> Any:
         """Return what `compute()` gave for these inputs before, or compute and keep it.
 
-        `inputs` are plain data, arrays and tensors, which count by value, and paths, which count by the content of their files.
+        `inputs` are plain data, arrays and tensors, which count by value, and `pathlib` paths, which count by the content of what lies
+        there; a path given as str is only text.
         Processes that need the same at once compute it once. The result is anything that a state may hold.
         """
         return cached(self._disk, self.path, name, compute, inputs)
@@ -286,77 +299,41 @@ class Run:
         if self._mirror is not None:
             self._mirror.wait()
 
-    def _wait_for_saves(self) -> None:
-        handles, self._handles = self._handles, []
-        for handle in handles:
-            handle.result()
-        QUEUE.raise_pending()
-
     def close(self) -> None:
         """Finish what is under way and give the lock up. Closing twice is harmless."""
         if self._is_closed:
             return
         self._is_closed = True
+        at_exit.forget(self)
         try:
             self._wait_for_saves()
         finally:
-            self._history.close()
-            if self._mirror is not None:
-                self._mirror.update_and_close()
-            if self._lock is not None:
-                self._lock.release()
+            self._writer.close()
+
+    def finish_at_exit(self) -> None:
+        """Close at the end of the interpreter; what went wrong with a save is printed by its queue."""
+        self._is_closed = True
+        for handle in self._handles:
+            handle.wait()
+        self._writer.close()
+
+    def _wait_for_saves(self) -> None:
+        handles, self._handles = self._handles, []
+        # All of them first: after an error the others would go on behind the caller's back.
+        for handle in handles:
+            handle.wait()
+        for handle in handles:
+            handle.result()
+        QUEUE.raise_pending()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ValueError(f"{self.path}: this run is closed; open it again")
+
+    def _begin_writing(self, step: int | None) -> None:
+        self._writer.begin(step)
+        at_exit.remember(self)
 
     def _save_options(self, step: int, metrics: Mapping[str, Any] | None) -> SaveOptions:
         fingerprint = self._identity.document
         return replace(self._options, step=check_step(step), metrics=metric_values(metrics or {}), fingerprint=fingerprint)
-
-    def _begin_writing(self) -> None:
-        """Take the lock, and give the run its directory and its identity, before the first write."""
-        with self._mutex:
-            if self._is_closed:
-                raise ValueError(f"{self.path}: this run is closed; open it again to write")
-            if self._lock is None:
-                make_directories(self._disk, self.path)
-                self._lock = WriterLock(self._disk, self.path)
-            self._identity.establish()
-            if self._base is None and self._line_end is None:
-                self._base = next((entry.path for entry in reversed(self._committed())), None)
-            if self._line_end is not None:
-                self._leave_later_steps(self._line_end)
-
-    def _leave_later_steps(self, line_end: int) -> None:
-        """Set aside what is newer than the step from which training goes on."""
-        self._line_end = None
-        later = [step_name(step) for step in self._steps.numbers() if step > line_end]
-        aside = self._steps.set_aside(later, reason=f"after-{step_name(line_end)}", now=datetime.now(UTC))
-        self._history.branch(line_end)
-        if aside:
-            message = f"{self.path}: going on from step {line_end}; {len(aside)} later checkpoints are kept as {aside[0]}, ..."
-            warn(message)
-
-    def _commit(self, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
-        with self._mutex:
-            step = check_step(options.step)
-            info = self._write(self._steps.path_of(step), state, options)
-            self._base = info.path
-            self._history.record(step, options.metrics, flush=True)
-            if not self.policy.is_empty:
-                clean_up(self._steps, self.policy, dry_run=False)
-            if self._mirror is not None:
-                self._mirror.update()
-            return info
-
-    def _write(self, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
-        try:
-            if self._base is not None:
-                try:
-                    return write_checkpoint(self._disk, path, state, replace(options, base=self._base))
-                except (FormatError, CheckpointNotFoundError):
-                    # Damaged or deleted meanwhile: it only costs the sharing.
-                    self._base = None
-            return write_checkpoint(self._disk, path, state, options)
-        except NotEnoughSpaceError as error:
-            freed = clean_up(self._steps, replace(self.policy, keep_last=self.policy.keep_last or 1), dry_run=True).freed_bytes
-            if freed:
-                error.add_note(f"cleanup(keep_last=1) would free about {freed:,} bytes in {self.path}.")
-            raise

@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 
 from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.info import CheckpointInfo
+from ckptfmt.checkpoint.verify import find_damage
 from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, IncompleteError
+from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, CorruptError, IncompleteError
 from ckptfmt.format.layout import MAX_INTEGER
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.run.retention import StoredStep
+from ckptfmt.run.run_file import RUN_FILE_NAME
 
 ASIDE_PREFIX = "aside-"
 CACHE_NAME = "cache"
@@ -116,8 +118,8 @@ class StepDirectory:
         """Return every step with a manifest, those that lack a file marked as damaged."""
         return [replace(entry, error=self.find_damage(entry)) for entry in self.entries()]
 
-    def find_damage(self, entry: StepEntry) -> CheckpointError | None:
-        """Check cheaply that every file of a checkpoint is there in its full size."""
+    def find_damage(self, entry: StepEntry, *, is_full: bool = False) -> CheckpointError | None:
+        """Check that every file of a checkpoint is there in its full size; with `is_full` also its content."""
         if entry.manifest is None:
             return entry.error
         try:
@@ -127,11 +129,12 @@ class StepDirectory:
         try:
             for file in entry.manifest.files():
                 open_named_file(directory, file).close()
+            finding = find_damage(directory, entry.manifest) if is_full else None
         except CheckpointError as error:
             return error
         finally:
             directory.close()
-        return None
+        return None if finding is None else CorruptError(finding.message, rule=finding.rule, path=finding.path, tensor=finding.tensor)
 
     def info(self, step: int) -> CheckpointInfo:
         """Return what is known of a step's checkpoint."""
@@ -149,9 +152,9 @@ class StepDirectory:
             return 0
 
     def set_aside(self, names: Iterable[str], *, reason: str, now: datetime) -> list[str]:
-        """Give entries of the run a dated name under which nothing looks for them; return the new names.
+        """Give entries of the run a dated name under which nothing looks for them, in the given order; return the new names.
 
-        `aside-20261121T030900Z-<reason>-<old name>`: renaming one back brings it back.
+        `aside-20261121T030900.123456Z-<reason>-<old name>`: renaming one back brings it back.
         """
         directory = self.disk.open_directory(self.path)
         try:
@@ -166,10 +169,21 @@ class StepDirectory:
         finally:
             directory.close()
 
+    def set_later_steps_aside(self, last: int, *, reason: str, now: datetime) -> list[str]:
+        """Set aside every step after `last`, the newest first, so that a kill in between leaves a run that ended earlier."""
+        later = [step_name(step) for step in reversed(self.numbers()) if step > last]
+        return self.set_aside(later, reason=reason, now=now)
+
     def set_everything_aside(self, *, reason: str, now: datetime) -> list[str]:
-        """Set aside whatever belongs to the experiment so far: all but caches, and what was set aside before."""
-        names = [name for name in self._names() if not name.startswith((".", ASIDE_PREFIX)) and name != CACHE_NAME]
-        return self.set_aside(names, reason=reason, now=now)
+        """Set aside whatever belongs to the experiment so far: all but caches, and what was set aside before.
+
+        Its identity goes last and is synced separately: while one checkpoint is left, it says whose.
+        """
+        names = [name for name in self._names() if not name.startswith((".", ASIDE_PREFIX)) and name not in (CACHE_NAME, RUN_FILE_NAME)]
+        renamed = self.set_aside(names, reason=reason, now=now)
+        if RUN_FILE_NAME in self._names():
+            renamed += self.set_aside([RUN_FILE_NAME], reason=reason, now=now)
+        return renamed
 
 
 def find_entries(disk: Disk, path: str) -> list[StepEntry]:

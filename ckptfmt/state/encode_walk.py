@@ -33,7 +33,6 @@ class TensorLeaf(Extent):
     """
 
     reference: list[Any]
-    strides: tuple[int, ...]
     source: LiveTensor
     place: Place
     owner: Any

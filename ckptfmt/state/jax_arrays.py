@@ -86,7 +86,7 @@ def encode_array(walk: EncodeWalk, array: jax.Array, place: Place) -> dict[str, 
     reference = ["jax", {}]
     source = JaxSource(name, array, is_direct=is_direct)
     strides = row_major_strides(shape)
-    walk.leaves.append(TensorLeaf(("jax", id(array)), 0, 0, 0, (), True, 0, 1, reference, strides, source, place, array))
+    walk.leaves.append(TensorLeaf(("jax", id(array)), 0, 0, 0, name, shape, strides, True, 0, 1, reference, source, place, array))
     return {"$tensor": reference}
 
 

@@ -61,19 +61,20 @@ def encode_array(walk: EncodeWalk, array: np.ndarray[Any, Any], place: Place) ->
         raise too_large(shape, place)
     itemsize = array.itemsize
     attributes: dict[str, Any] = {}
-    strides = row_major_strides(shape)
-    has_strides = bool(itemsize) and all(step % itemsize == 0 for step in array.strides)
-    if has_strides and array.size:
-        strides = tuple(step // itemsize for step in array.strides)
+    strides = array.strides
+    is_viewable = bool(itemsize) and all(step % itemsize == 0 for step in strides)
+    if is_viewable and array.size:
+        strides = tuple(step // itemsize for step in strides)
         order = dense_strides(shape, strides)
         if order is not None and order != row_major_strides(shape):
             attributes["strides"] = list(order)
-    space, address, start, stop = _range(array, given, is_viewable=has_strides)
-    reference = ["numpy", attributes]
+    space, address, start, stop = _range(array, given, is_viewable=is_viewable)
     is_row_major = array.flags.c_contiguous
-    identity = (name, shape, array.strides)
+    reference = ["numpy", attributes]
     source = ArraySource(name, shape, array)
-    walk.leaves.append(TensorLeaf(space, address, start, stop, identity, is_row_major, start, 1, reference, strides, source, place, given))
+    walk.leaves.append(
+        TensorLeaf(space, address, start, stop, name, shape, strides, is_row_major, start, 1, reference, source, place, given),
+    )
     return {"$tensor": reference}
 
 

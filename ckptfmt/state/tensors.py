@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -43,7 +43,7 @@ class TensorSource(Protocol):
     def keys(self) -> tuple[str, ...]: ...
 
     @property
-    def aliases(self) -> list[tuple[str, ...]]: ...
+    def aliases(self) -> Sequence[tuple[str, ...]]: ...
 
     @property
     def dtype(self) -> str: ...
@@ -68,7 +68,7 @@ class LiveTensor(ABC):
 
     def __init__(self, dtype: str, shape: tuple[int, ...], size_bytes: int) -> None:
         self.keys: tuple[str, ...] = ()
-        self.aliases: list[tuple[str, ...]] = []
+        self.aliases: Sequence[tuple[str, ...]] = ()
         self.dtype = dtype
         self.shape = shape
         self.size_bytes = size_bytes

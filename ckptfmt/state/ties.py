@@ -20,18 +20,24 @@ MAX_SHIFT_BYTES = 16
 class Extent:
     """Where one tensor lies: elements from `address`, all bytes within `start` to `stop`, in one `space` of addresses.
 
-    Equal `identity` at one address means equal tensors. `origin` is the lowest address that is known to be readable;
-    a view must begin at a multiple of `alignment` from what it views. An empty range is tied to its equals only.
+    Equal dtype, shape and strides at one address mean equal tensors. `origin` is the lowest address that is known to be
+    readable; a view must begin at a multiple of `alignment` from what it views. An empty range is tied to its equals only.
     """
 
     space: Hashable
     address: int
     start: int
     stop: int
-    identity: Hashable
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
     is_row_major: bool
     origin: int
     alignment: int
+
+    def identity(self) -> Hashable:
+        """Return what tells this tensor from others in its space."""
+        return self.address, self.dtype, self.shape, self.strides
 
 
 @dataclass(slots=True)
@@ -52,7 +58,7 @@ def plan_shared_rows(extents: Sequence[Extent]) -> list[SharedRow]:
     """Plan the rows that have more than one reference; every other extent is a row of its own."""
     spaces: dict[Hashable, list[int]] = {}
     for position, extent in enumerate(extents):
-        key = extent.space if extent.stop > extent.start else (extent.space, extent.address, extent.identity)
+        key = extent.space if extent.stop > extent.start else (extent.space, extent.identity())
         members = spaces.get(key)
         if members is None:
             spaces[key] = [position]
@@ -92,7 +98,7 @@ def _clusters(members: list[int], extents: Sequence[Extent]) -> list[list[int]]:
 def _plan_cluster(cluster: list[int], extents: Sequence[Extent]) -> list[SharedRow]:
     equals: dict[Hashable, list[int]] = {}
     for position in cluster:
-        equals.setdefault((extents[position].address, extents[position].identity), []).append(position)
+        equals.setdefault(extents[position].identity(), []).append(position)
     if len(equals) == 1:
         return [SharedRow(cluster, [])]
     start = min(extents[position].start for position in cluster)

@@ -71,7 +71,7 @@ class TorchSource(LiveTensor):
     __slots__ = ("_is_direct", "_tensor")
 
     def __init__(self, dtype: str, shape: tuple[int, ...], size_bytes: int, tensor: torch.Tensor, *, is_direct: bool) -> None:
-        super().__init__(dtype, shape, size_bytes)
+        LiveTensor.__init__(self, dtype, shape, size_bytes)
         self._tensor = tensor
         self._is_direct = is_direct
 
@@ -122,9 +122,8 @@ def encode_tensor(walk: EncodeWalk, tensor: torch.Tensor, place: Place) -> dict[
             reference[1]["strides"] = list(order)
     origin = start - int(tensor.storage_offset()) * itemsize
     source = TorchSource(name, shape, size_bytes, tensor, is_direct=is_row_major and is_cpu)
-    identity = (name, shape, strides)
     walk.leaves.append(
-        TensorLeaf(space, address, start, stop, identity, is_row_major, origin, itemsize, reference, strides, source, place, tensor),
+        TensorLeaf(space, address, start, stop, name, shape, strides, is_row_major, origin, itemsize, reference, source, place, tensor),
     )
     return {"$tensor": reference}
 

@@ -295,6 +295,9 @@ def _type_name(cls: type) -> str:
 def _advice(cls: type) -> str:
     if codecs.has_default_codec(cls):
         return f"Register it: ckptfmt.register_codec({cls.__qualname__}, name=...). It needs no functions."
+    for base in cls.__mro__[1:]:
+        if base in _PYTHON or _type_name(base) in ("torch.Tensor", "numpy.ndarray"):
+            return f"Convert it to a plain {base.__name__}. Or: {ADVICE[0].lower()}{ADVICE[1:]}"
     return ADVICE
 
 
@@ -323,7 +326,7 @@ def _place_shared(row: SharedRow, leaves: list[TensorLeaf], number: int) -> None
         leaf = leaves[position]
         attributes = leaf.reference[1]
         attributes.pop("strides", None)
-        attributes["view"] = [offset, leaf.source.dtype, list(leaf.source.shape), list(leaf.strides)]
+        attributes["view"] = [offset, leaf.dtype, list(leaf.shape), list(leaf.strides)]
         leaf.reference.insert(0, number)
 
 

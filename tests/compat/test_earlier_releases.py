@@ -1,6 +1,7 @@
 """What earlier releases wrote is read today, and what this one writes now is what its record says."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_the_naive_reader_reads_it_too(case):
 
 
 def test_every_record_has_all_cases():
-    for release in WRITTEN.iterdir():
+    for release in filter(Path.is_dir, WRITTEN.iterdir()):
         assert {case.name for case in release.iterdir()} >= {"plain", "training", "linked"}
 
 

@@ -19,6 +19,8 @@ def frame_cases():
     yield "E021-not-zstd", "The metadata is not compressed.", sound(frame=lambda raw: raw)
     yield "E022-window-of-16-mib", "A frame that asks for a window of 16 MiB.", sound(frame=lambda raw: stored_frame(raw, window_log=24))
     yield "E023-size-differs", "The manifest declares a byte less.", in_manifest(_smaller_metadata)
+    larger = member("metadata", "size_bytes", value=2**17)
+    yield "E023-frame-over-limit", "The frame is declared much larger than its content.", in_manifest(larger)
     yield "E023-size-over-limit", "More than 256 MiB are declared.", in_manifest(member("metadata", "raw_size_bytes", value=2**28 + 1))
 
 

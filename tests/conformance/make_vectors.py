@@ -12,6 +12,7 @@ from tests.conformance.breaking import sound_parts
 from tests.conformance.vector_kit import expected_tree
 
 VECTORS = Path(__file__).resolve().parents[2] / "spec" / "vectors" / "1.0"
+KINDS = ("good", "warn", "bad")
 BAD_GROUPS = (
     *(cases_bad_manifest.manifest_cases, cases_bad_manifest.member_cases, cases_bad_manifest.file_cases),
     *(cases_bad_metadata.frame_cases, cases_bad_metadata.packed_cases, cases_bad_metadata.tree_cases),
@@ -40,8 +41,8 @@ def all_vectors():
 
 def write_vectors():
     """Replace the vectors on disk."""
-    if VECTORS.exists():
-        shutil.rmtree(VECTORS)
+    for kind in KINDS:
+        shutil.rmtree(VECTORS / kind, ignore_errors=True)
     for path, data in all_vectors().items():
         file = VECTORS / path
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """A reader of checkpoints written from spec/format-1.md alone, sharing nothing with ckptfmt: where it cannot, the spec has a hole.
 
-`read(path)` returns the state as plain values: a tensor is `{"$tensor": {"dtype", "shape", "bytes", ...}}`, what has a tag keeps it.
-It checks every digest and the rules on which it relies; other damage may end in any exception. Numbers are chapters of the specification.
+`read(path)` returns the state, with `{"$tensor": {...}}` for tensors. Every digest is checked; other damage may end in any exception.
 """
 
 import json
@@ -34,7 +33,7 @@ def digest_of(data):
     return f"blake3:{blake3(data).hexdigest()}"
 
 
-def read_file(path, name, *, size_bytes, missing="E012"):  # 3
+def read_file(path, name, *, size_bytes, missing="E012"):  # chapter 3
     file = Path(path) / name
     demand(file.is_symlink() or file.exists(), missing)
     demand(file.is_file() and not file.is_symlink(), "E013")
@@ -50,7 +49,7 @@ def strict_json(data, rule):
     return json.loads(data.decode(), object_pairs_hook=unique, parse_constant=lambda _: demand(False, rule))
 
 
-def read_manifest(path):  # 4
+def read_manifest(path):  # chapter 4
     data = read_file(path, "manifest.json", size_bytes=None, missing="E001")
     demand(len(data) <= 2**24, "E002")
     manifest = strict_json(data, "E003")
@@ -64,7 +63,8 @@ def read_manifest(path):  # 4
     return manifest
 
 
-def read_metadata(path, entry):  # 7
+def read_metadata(path, entry):  # chapter 7
+    demand(entry["size_bytes"] <= entry["raw_size_bytes"] * 257 // 256 + 2**16, "E023")
     demand(digest_of(data := read_file(path, entry["name"], size_bytes=entry["size_bytes"])) == entry["digest"], "E020")
     demand((frame := zstandard.get_frame_parameters(data)).window_size <= 2**23, "E022")
     demand(data[:4] == b"\x28\xb5\x2f\xfd" and frame.has_checksum and not frame.dict_id and frame.content_size < 2**63, "E021")
@@ -74,7 +74,7 @@ def read_metadata(path, entry):  # 7
     return content
 
 
-def read_shard(path, entry, table):  # 6; (stored dtype, stored shape, bytes) of each slot
+def read_shard(path, entry, table):  # chapter 6; (stored dtype, stored shape, bytes) of each slot
     data = read_file(path, entry["name"], size_bytes=entry["size_bytes"])
     end = 8 + int.from_bytes(data[:8], "little")
     demand(8 <= end <= min(len(data), 25_000_008), "E030")
@@ -95,7 +95,7 @@ def read_shard(path, entry, table):  # 6; (stored dtype, stored shape, bytes) of
     return slots
 
 
-def itemsize_bytes(dtype):  # 9.2
+def itemsize_bytes(dtype):  # chapter 9.2
     if match := re.fullmatch(r"numpy:(?:[<>|]([?biufcmMSUV])(\d+)(?:\[.+\])?|(\{.+\}))", dtype):
         return json.loads(match[3])["size"] if match[3] else int(match[2]) * (4 if match[1] == "U" else 1)
     sizes = {"complex32": 4, "complex128": 16, "bits16": 2, **{name: size for name, (_, size) in STORED.items()}}
@@ -103,7 +103,7 @@ def itemsize_bytes(dtype):  # 9.2
     return sizes.get(dtype, 1)
 
 
-def read_tensor(row, shards, tables, requires):  # 9.3, 11
+def read_tensor(row, shards, tables, requires):  # chapter 9.3, 11
     _, dtype, shape, chunks = row
     size = itemsize_bytes(dtype)
     whole, covered = np.zeros([*shape, size], np.uint8), np.zeros(shape, np.uint8)
@@ -125,7 +125,7 @@ def read_tensor(row, shards, tables, requires):  # 9.3, 11
     return dtype, shape, whole.tobytes()
 
 
-def resolve(node, tensors):  # 8, 9.1
+def resolve(node, tensors):  # chapter 8, 9.1
     if type(node) is not dict:
         return [resolve(item, tensors) for item in node] if type(node) is list else node
     if node.keys() != {"$tensor"}:
@@ -142,7 +142,7 @@ def resolve(node, tensors):  # 8, 9.1
     return {"$tensor": {"row": row, "kind": kind, "dtype": dtype, "shape": shape, "bytes": data, "grad": grad}}
 
 
-def read(path):  # 12
+def read(path):  # chapter 12
     content = read_metadata(path, (manifest := read_manifest(path))["metadata"])
     shards = [read_shard(path, *pair) for pair in zip(manifest["shards"], content["shards"], strict=True)]
     tensors = [read_tensor(row, shards, content["shards"], manifest["requires"]) for row in content["tensors"]]

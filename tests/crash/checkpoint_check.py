@@ -18,7 +18,7 @@ from ckptfmt.errors import CheckpointNotFoundError, IncompleteError
 from ckptfmt.format.layout import MANIFEST_NAME
 from tests.crash.checkpoint_product import Product
 from tests.crash.checkpoint_states import State, encoded, is_same, make_state
-from tests.crash.checkpoint_workloads import Workload
+from tests.crash.checkpoint_workloads import KILLED, Workload
 from tests.crash.crash_states import CrashState, iter_states
 
 NEXT = 9
@@ -58,6 +58,10 @@ class CrashCheck:
     def states(self, *, weak: bool, seed: int = 0, limit: int | None = None) -> Iterator[CrashState]:
         """Yield what a crash may leave."""
         return iter_states(self.records, self.initial, weak=weak, seed=seed, limit=limit)
+
+    def states_after_kill(self) -> Iterator[CrashState]:
+        """Yield what a power cut may leave of the work that follows a kill."""
+        return (state for state in self.states(weak=True) if KILLED in state.acknowledged_marks)
 
     def states_by_row(self) -> dict[str, list[CrashState]]:
         """Return what a power cut may leave in each row of the specification's crash table."""

@@ -20,6 +20,7 @@ from tests.crash.checkpoint_states import State, encoded, make_state
 TARGET = "/runs/exp/step"
 OTHER = "/runs/exp/other"
 OLD, NEW, OTHERS, ATTEMPT = 1, 2, 3, 4
+KILLED = "killed"
 
 Job = Callable[[Product, Any], None]
 
@@ -112,7 +113,7 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
 def killed_at(workload: Workload, attempt: Workload, operation: int) -> Workload:
     """Return a workload that begins after another one was killed at its n-th operation, without a power cut.
 
-    Nothing that the attempt did is durable of itself; that is why both are one job.
+    Nothing that the attempt did is durable of itself; that is why both are one job. The mark `KILLED` stands between them.
     """
 
     def run(product: Product, disk: Any) -> None:
@@ -120,6 +121,7 @@ def killed_at(workload: Workload, attempt: Workload, operation: int) -> Workload
         disk.inner.faults.fail("any", errno.EIO, nth=operation, times=None)
         with suppress(OSError):
             attempt.job(product, disk)
+        disk.record_mark(KILLED)
         disk.inner.faults.clear()
         workload.restrict(disk.inner)
         workload.job(product, disk)
@@ -139,6 +141,6 @@ def another_save(target: str) -> Workload:
     """Return the saving of a state that no other workload saves."""
 
     def run(product: Product, disk: Any) -> None:
-        product.save(disk, target, encoded(ATTEMPT, tensor_count=2), overwrite=True)
+        product.save(disk, target, encoded(ATTEMPT, tensor_count=1), overwrite=True)
 
-    return Workload("another save", lambda product, disk: None, run, None, make_state(ATTEMPT, tensor_count=2), target=target)
+    return Workload("another save", lambda product, disk: None, run, None, make_state(ATTEMPT, tensor_count=1), target=target)

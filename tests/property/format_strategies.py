@@ -5,7 +5,7 @@ import math
 from hypothesis import strategies as st
 
 from ckptfmt.format.dtypes import NATIVE, RAW_SIZES, itemsize_bytes, stored_form
-from ckptfmt.format.layout import is_tensor_name
+from ckptfmt.format.layout import is_tensor_name, max_frame_bytes
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry
 from ckptfmt.format.metadata import Chunk, Encoding, Metadata, ShardTable, TensorRow
 from ckptfmt.format.shard_header import StoredEntry
@@ -32,7 +32,8 @@ DTYPES = st.sampled_from([*NATIVE, *RAW_SIZES, "numpy:>f4", "numpy:<U2", "numpy:
 @st.composite
 def manifests(draw):
     names = draw(st.lists(FILE_NAMES, unique=True, min_size=1, max_size=4))
-    metadata = MetadataEntry(names[0], draw(COUNTS), draw(DIGEST_TEXTS), draw(st.integers(0, 2**28)))
+    raw_size_bytes = draw(st.integers(0, 2**28))
+    metadata = MetadataEntry(names[0], draw(st.integers(0, max_frame_bytes(raw_size_bytes))), draw(DIGEST_TEXTS), raw_size_bytes)
     shards = [ShardEntry(name, draw(COUNTS), draw(DIGEST_TEXTS), draw(TEXT), draw(COUNTS)) for name in names[1:]]
     members = {
         "format",

@@ -36,13 +36,16 @@ def memory(number):
 
 
 @given(REFERENCES)
-def test_a_reference_is_refused_for_the_same_rule(reference):
+def test_a_reference_is_refused_by_both_or_by_none(reference):
     # Gradients of integers are refused by torch, whatever the format says.
-    is_integer = reference[0] in (1, 2) and (reference[1] == "parameter" or "grad" in reference[2])
+    number, kind, attributes = reference
+    dtype = attributes["view"][1] if "view" in attributes else ROWS[number].dtype if 0 <= number < 3 else ""
+    is_integer = dtype in ("uint8", "int16") and (kind == "parameter" or "grad" in attributes)
     tree = {"$tensor": reference}
     checked = outcome(lambda: check_references(tree, ROWS, where="m"))
     built = outcome(lambda: decode_state(tree, memory))
-    assert checked == built or (is_integer and checked is None)
+    # What is broken in two ways may be refused for either.
+    assert (checked is None) == (built is None) or (is_integer and checked is None)
 
 
 @given(st.lists(REFERENCES, min_size=2, max_size=3))

@@ -182,7 +182,7 @@ def families(draw: Any) -> tuple[Any, list[Any]]:
 
 @given(families())
 def test_bytes_that_were_shared_are_shared_again(family: tuple[Any, list[Any]]) -> None:
-    base, views = family
+    _, views = family
     loaded = Stored(views, block_bytes=7).load()
     assert_same(views, loaded)
     for one in range(len(views)):

@@ -9,6 +9,7 @@ import pytest
 from ckptfmt.errors import CorruptError, FormatError, LimitError, UnsupportedVersionError
 from ckptfmt.format import canonical_json
 from ckptfmt.format.digest import ZEROED, digest_of, format_digest
+from ckptfmt.format.layout import max_frame_bytes
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry, UncheckedManifest, decode_manifest, encode_manifest
 
 DIGEST = format_digest(bytes(range(32)))
@@ -184,6 +185,13 @@ def test_no_file_is_named_twice():
 def test_metadata_over_the_limit_is_refused_before_it_is_opened():
     assert rule_of(changed(metadata=METADATA | {"raw_size_bytes": 2**28 + 1})) == "E023"
     assert decode_manifest(changed(metadata=METADATA | {"raw_size_bytes": 2**28}), where="m").metadata.raw_size_bytes == 2**28
+
+
+def test_a_frame_much_larger_than_its_content_is_refused_before_it_is_opened():
+    for raw_size_bytes in (0, 1, 2**28):
+        entry = METADATA | {"raw_size_bytes": raw_size_bytes, "size_bytes": max_frame_bytes(raw_size_bytes)}
+        assert decode_manifest(changed(metadata=entry), where="m").metadata.size_bytes == entry["size_bytes"]
+        assert rule_of(changed(metadata=entry | {"size_bytes": entry["size_bytes"] + 1})) == "E023"
 
 
 def test_nothing_is_checked_but_size_json_and_digest_before_checked_is_called():

@@ -8,6 +8,7 @@ import pytest
 from ckptfmt.errors import CorruptError
 from ckptfmt.format import packed
 from ckptfmt.format.packed import pack, unpack
+from tests.shown import shown
 
 
 def read(data):
@@ -47,7 +48,7 @@ def test_maps_keep_their_order():
 @pytest.mark.parametrize(
     "value",
     [(1,), {1}, 1j, 2**64, -(2**63) - 1, object(), [(1,)], {"a": {1}}],
-    ids=repr,
+    ids=shown,
 )
 def test_other_values_are_not_packed(value):
     with pytest.raises((TypeError, OverflowError)):

@@ -28,7 +28,7 @@ def state():
 @pytest.fixture
 def checkpoint(tmp_path):
     path = str(tmp_path / "checkpoint")
-    ckptfmt.save(path, state(), step=7, metrics={"loss": 0.25, "worst": float("inf")}, fingerprint={"seed": 42})
+    ckptfmt.save(path, state(), step=7, metrics={"loss": 0.25, "worst": float("inf")}, fingerprint={"seed": 42}, durable=False)
     return path
 
 
@@ -37,8 +37,13 @@ def run_directory(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     for step in (200, 1000, 99999):
-        ckptfmt.save(path / f"step-{step:08d}", state(), step=step, metrics={"loss": 1 / step})
+        ckptfmt.save(path / f"step-{step:08d}", state(), step=step, metrics={"loss": 1 / step}, durable=False)
     return str(path)
+
+
+@pytest.fixture(autouse=True)
+def pipe_without_width(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def test_a_path_alone_is_inspected(checkpoint, run):
     status, out, err = run(checkpoint)
 
     assert (status, err) == (0, "")
-    assert (status, out) == run("inspect", checkpoint)[:2] == run("ls", checkpoint)[:2]
+    assert run(checkpoint, "--json") == run("inspect", checkpoint, "--json") == run("ls", checkpoint, "--json")
     assert re.search(r"created  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \((just now|\d+ seconds? ago)\)", out)
     assert "  model            2        15  54 B  float32, float16" in out
     assert "  epoch                               int 3" in out
@@ -177,7 +182,7 @@ def test_a_run_that_has_only_begun_is_empty(tmp_path, run):
 
 def test_shared_files_are_told(tmp_path, run):
     for step, base in ((1, None), (2, tmp_path / "step-00000001")):
-        ckptfmt.save(tmp_path / f"step-{step:08d}", {"w": np.zeros(1000), "step": step}, step=step, base=base)
+        ckptfmt.save(tmp_path / f"step-{step:08d}", {"w": np.zeros(1000), "step": step}, step=step, base=base, durable=False)
 
     assert " of it shared with other checkpoints" in run(str(tmp_path / "step-00000001"))[1]
     assert ": what did not change is stored once" in run(str(tmp_path))[1]
@@ -188,10 +193,7 @@ def test_a_sound_checkpoint_verifies(checkpoint, run):
 
     assert (status, err) == (0, "")
     assert re.search(r"102 B of tensors verified in \d+\.\d s$", out)
-    assert (
-        run("check", checkpoint, "--quick")[:2] == (0, out.replace(out[out.index("102 B") :], ""))
-        or "all but the tensors' data" in (run("verify", "--quick", checkpoint)[1])
-    )
+    assert "all but the tensors' data checked" in run("check", checkpoint, "--quick")[1]
 
 
 def test_damage_is_named_with_file_tensor_and_rule(checkpoint, run):
@@ -245,6 +247,16 @@ def test_every_checkpoint_of_a_run_is_verified(run_directory, run):
     assert status == 1
     assert [line.split()[0] for line in out.splitlines() if line.startswith(("sound", "damaged"))] == ["sound", "damaged", "sound"]
     assert out.endswith("3 checkpoints: 2 sound, 1 damaged\n")
+
+
+def test_a_save_in_progress_is_no_failure_of_its_run(run_directory, run):
+    os.mkdir(f"{run_directory}/step-00200000")
+
+    status, out, _ = run("verify", run_directory)
+
+    assert status == 0
+    assert out.endswith("4 checkpoints: 3 sound, 1 incomplete\n")
+    assert run("verify", f"{run_directory}/step-00200000")[0] == 1
 
 
 def test_one_path_that_is_missing_stops_no_other(checkpoint, tmp_path, run):
@@ -306,12 +318,7 @@ def test_a_file_holds_nothing_to_verify(checkpoint, run):
 
 @pytest.mark.parametrize("arguments", [[], ["-q"], ["inspect"], ["verify"], ["inspect", "a", "b"], ["inspect", "--nonsense", "a"]])
 def test_wrong_usage_is_status_2(arguments, capsys):
-    try:
-        status = main(arguments)
-    except SystemExit as exited:
-        status = exited.code
-
-    assert status == 2
+    assert main(arguments) == 2
     assert "usage: ckpt-inspect" in capsys.readouterr().err
 
 
@@ -340,8 +347,7 @@ def test_the_version_names_the_format(run):
 def test_help_fits_eighty_columns_and_has_examples(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     for arguments in (["--help"], *([command.name, "--help"] for command in COMMANDS), ["help", "verify"]):
-        with pytest.raises(SystemExit) if arguments != ["--help"] else pytest.MonkeyPatch.context():
-            main(arguments)
+        assert main(arguments) == 0
         out = capsys.readouterr().out
         assert "examples:" in out
         assert max(map(len, out.splitlines())) <= 80
@@ -371,3 +377,11 @@ def test_hostile_paths_are_escaped(tmp_path, run):
     path.mkdir()
 
     assert run(str(path))[2].startswith(f"ckpt-inspect: {tmp_path}/\\x1b[2J: not a checkpoint")
+    for arguments in ([str(path), "--debug"], [str(path), str(path)], ["verify", str(path)], ["verify", str(path) + "2"]):
+        _, out, err = run(*arguments)
+        assert all(character.isprintable() or character == "\n" for character in out + err)
+
+
+def test_a_slash_behind_a_directory_changes_nothing(checkpoint, run):
+    assert run(checkpoint + "/", "--tree") == run(checkpoint, "--tree")
+    assert run(checkpoint + "/", "--json") == run(checkpoint, "--json")

@@ -52,7 +52,7 @@ def test_arrays_elsewhere_are_brought_over_in_pieces() -> None:
 def test_the_same_array_twice_is_stored_once() -> None:
     array = jnp.ones(3)
     stored = Stored([array, array, jnp.ones(3)])
-    assert [(source.keys, source.aliases) for source in stored.encoded.tensors] == [(("0",), [("1",)]), (("2",), [])]
+    assert [(source.keys, list(source.aliases)) for source in stored.encoded.tensors] == [(("0",), [("1",)]), (("2",), [])]
     loaded = stored.load()
     assert loaded[0] is loaded[1]
 

@@ -111,6 +111,11 @@ def test_refusal_says_that_enums_dataclasses_and_named_tuples_can_be_registered_
         encode_state(value)
 
 
+def test_refusal_of_a_subclass_says_what_to_convert_it_to() -> None:
+    with pytest.raises(UnsupportedTypeError, match=r"MyDict are not stored\nConvert it to a plain dict\. Or: register it"):
+        encode_state(MyDict(a=1))
+
+
 def test_an_object_with_a_state_dict_is_no_key() -> None:
     class Model:
         def state_dict(self) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def test_tensors_over_one_array_are_tied() -> None:
 
 def extent(start: int, stop: int, identity: Any = None, **options: Any) -> Extent:
     fields = {"space": "s", "address": start, "is_row_major": True, "origin": 0, "alignment": 1, **options}
-    return Extent(start=start, stop=stop, identity=identity or (start, stop), **fields)
+    return Extent(start=start, stop=stop, dtype=identity or "uint8", shape=(stop - start,), strides=(1,), **fields)
 
 
 def test_plan_joins_ranges_through_others() -> None:

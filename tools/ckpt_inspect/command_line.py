@@ -6,21 +6,28 @@ import sys
 import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from typing import NoReturn
 
-from ckpt_inspect.output.exit_status import COULD_NOT_RUN
+from ckpt_inspect.output.exit_status import COULD_NOT_RUN, FINE
 from ckpt_inspect.output.messages import PROGRAM, report_error
 from ckpt_inspect.output.screen import standard_screen
+from ckpt_inspect.output.visible import visible
 from ckpt_inspect.registry import Command
 
 
-def run_command(command: Command, words: Sequence[str]) -> int:
-    """Run a command with the words that follow it on the command line.
+class _Parser(ArgumentParser):
+    """A parser whose messages are safe to print: what is wrong may be a file name that a glob has put there."""
 
-    Raises:
-        SystemExit: help was asked for, or the arguments are wrong (status 2).
-    """
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        report_error(message)
+        self.exit(COULD_NOT_RUN)
+
+
+def run_command(command: Command, words: Sequence[str]) -> int:
+    """Run a command with the words of the command line that are its own, and return the exit status."""
     module = command.load()
-    parser = ArgumentParser(
+    parser = _Parser(
         prog=f"{PROGRAM} {command.name}",
         description=module.DESCRIPTION,
         epilog=module.EXAMPLES,
@@ -29,7 +36,11 @@ def run_command(command: Command, words: Sequence[str]) -> int:
     )
     module.add_arguments(parser)
     _add_global_arguments(parser)
-    arguments = parser.parse_args(words)
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as exited:
+        # Help was asked for and shown, or the arguments are wrong and argparse has said so.
+        return int(exited.code or FINE)
     screen = standard_screen(is_json=arguments.json, is_quiet=arguments.quiet, verbosity=arguments.verbose)
     try:
         return module.run(arguments, screen)
@@ -51,7 +62,8 @@ def _report(error: Exception, arguments: Namespace) -> int:
     from ckpt_inspect.failures import is_expected, message_of, status_of
 
     if arguments.debug:
-        traceback.print_exception(error, file=sys.stderr)
+        text = "".join(traceback.format_exception(error))
+        sys.stderr.write("".join(f"{visible(line)}\n" for line in text.splitlines()))
         return status_of(error)
     if is_expected(error):
         report_error(message_of(error))

@@ -42,10 +42,10 @@ class _Outcome:
 def verify_paths(given: Sequence[str], level: str, rules_that_fail: Sequence[str], screen: Screen) -> int:
     """Verify each path, and return the exit status. Warnings of `rules_that_fail` count as failures."""
     outcome = _Outcome()
-    paths = list(_checkpoints(given, outcome))
+    checkpoints = list(_checkpoints(given, outcome))
     has_bar = level == "full" and not screen.is_json and not screen.is_quiet
-    with ByteProgress(total_bytes=_total_bytes(paths) if has_bar else 0, is_wanted=has_bar) as progress:
-        for path in paths:
+    with ByteProgress(total_bytes=_total_bytes([path for path, _ in checkpoints]) if has_bar else 0, is_wanted=has_bar) as progress:
+        for path, is_of_run in checkpoints:
             progress.label(path)
             try:
                 verified = _verify(path, level, rules_that_fail, progress)
@@ -54,7 +54,8 @@ def verify_paths(given: Sequence[str], level: str, rules_that_fail: Sequence[str
                 outcome.fail(path, error)
                 continue
             outcome.results.append(verified)
-            if not verified.is_sound:
+            # In a run, a directory without a manifest is a save that is in progress, or the litter of one.
+            if not verified.is_sound and not (is_of_run and verified.is_incomplete):
                 outcome.status = max(outcome.status, FOUND_SOMETHING)
             if not screen.is_json:
                 progress.hide()
@@ -66,8 +67,8 @@ def verify_paths(given: Sequence[str], level: str, rules_that_fail: Sequence[str
     return outcome.status
 
 
-def _checkpoints(paths: Sequence[str], outcome: _Outcome) -> Iterator[str]:
-    """Yield the checkpoints that the arguments name; a run stands for all of its own."""
+def _checkpoints(paths: Sequence[str], outcome: _Outcome) -> Iterator[tuple[str, bool]]:
+    """Yield the checkpoints that the arguments name, and whether it is as a part of a run."""
     for path in paths:
         try:
             kind = kind_of(path)
@@ -79,7 +80,10 @@ def _checkpoints(paths: Sequence[str], outcome: _Outcome) -> Iterator[str]:
         except (CheckpointError, NotReadableHereError, OSError) as error:
             outcome.fail(path, error)
             continue
-        yield from [step_path for _, step_path in steps] or [path]
+        if kind is Kind.RUN:
+            yield from ((step_path, True) for _, step_path in steps)
+        else:
+            yield path, False
 
 
 def _verify(path: str, level: str, rules_that_fail: Sequence[str], progress: ByteProgress) -> Verified:

@@ -35,6 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, screen: Screen) -> int:
     """Show PATH."""
     from ckpt_inspect.inspection import Request, show
+    from ckpt_inspect.sources.location import without_final_slash
 
     implies_tensors = arguments.stats or arguments.sort or (arguments.filter and not arguments.tree)
     request = Request(
@@ -44,4 +45,4 @@ def run(arguments: Namespace, screen: Screen) -> int:
         pattern=arguments.filter,
         order=arguments.sort,
     )
-    return show(arguments.path, request, screen)
+    return show(without_final_slash(arguments.path), request, screen)

@@ -7,9 +7,9 @@ from argparse import ArgumentParser, Namespace
 from ckpt_inspect.output.screen import Screen
 
 DESCRIPTION = """\
-Verify checkpoints: every digest of every file, and every rule of the format. Of a
-run all checkpoints are verified. Each problem is named with its file, its tensor
-and the rule of the specification that it breaks."""
+Verify checkpoints: every digest of every file, and every rule of the format. Of
+a run all checkpoints are verified. Each problem is named with its file, its
+tensor and the rule of the specification that it breaks."""
 
 EXAMPLES = """\
 examples:
@@ -20,7 +20,8 @@ examples:
   ckpt-inspect verify STEP --json | jq .ok      for programs
 
 exit status: 0 sound, 1 damaged or incomplete, 2 could not run, 10 not found;
-of several paths the highest."""
+of several paths the highest. An incomplete save within a run is shown, and no
+failure: it may be in progress."""
 
 _EXTRA_FILES = ("W001", "W002")
 
@@ -34,8 +35,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, screen: Screen) -> int:
     """Verify each PATH."""
+    from ckpt_inspect.sources.location import without_final_slash
     from ckpt_inspect.verification import verify_paths
 
     level = "quick" if arguments.quick else "full"
     rules_that_fail = _EXTRA_FILES if arguments.fail_on_extra_files else ()
-    return verify_paths(arguments.paths, level, rules_that_fail, screen)
+    return verify_paths(list(map(without_final_slash, arguments.paths)), level, rules_that_fail, screen)

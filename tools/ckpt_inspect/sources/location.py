@@ -24,6 +24,11 @@ class NotReadableHereError(ValueError):
     """A path that is none of the things that the tool can look at. The message tells what it is instead."""
 
 
+def without_final_slash(path: str) -> str:
+    """Return a path as it is shown and extended; completion leaves a slash behind directories."""
+    return path.rstrip(os.sep) or path
+
+
 def kind_of(path: str) -> Kind:
     """Tell what lies under a path. A directory that is neither checkpoint nor run counts as a checkpoint that is not complete.
 

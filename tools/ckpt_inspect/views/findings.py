@@ -45,7 +45,7 @@ class Verified:
 def verified_lines(verified: Verified, screen: Screen) -> Iterator[str]:
     """Yield the outcome of one checkpoint and what was found."""
     report = verified.report
-    color = screen.style.green if verified.is_sound else screen.style.red
+    color = screen.style.green if verified.is_sound else screen.style.yellow if verified.is_incomplete else screen.style.red
     path, detail = visible(report.path), _detail(verified)
     word = f"{color(padded(verified.word, _WORD_WIDTH))}{GAP}{screen.style.bold(path)}"
     if _WORD_WIDTH + columns(path) + columns(detail) + 2 * len(GAP) <= screen.layout_width:
