@@ -59,9 +59,10 @@ class CrashCheck:
         """Yield what a crash may leave."""
         return iter_states(self.records, self.initial, weak=weak, seed=seed, limit=limit)
 
-    def states_after_kill(self) -> Iterator[CrashState]:
+    def states_after_kill(self, *, limit_per_cut: int | None = 4) -> Iterator[CrashState]:
         """Yield what a power cut may leave of the work that follows a kill."""
-        return (state for state in self.states(weak=True) if KILLED in state.acknowledged_marks)
+        limit = None if limit_per_cut is None else limit_per_cut * len(self.records)
+        return (state for state in self.states(weak=True, limit=limit) if KILLED in state.acknowledged_marks)
 
     def states_by_row(self) -> dict[str, list[CrashState]]:
         """Return what a power cut may leave in each row of the specification's crash table."""

@@ -184,9 +184,8 @@ def _with_content(disk: MemoryDisk, path: str, name: str, content: bytes | None)
 
 
 def all_killers() -> dict[str, Killer]:
-    """Return every killer by a name, for the product as it is."""
+    """Return every killer by a name, for the product as it is; what follows a kill has a test of its own."""
     found: dict[str, Killer] = {f"crash: {name}": crash(name) for name in workloads(1)}
-    found |= {f"crash after a kill: {name}": crash_after_kill(name) for name in ("first save below missing directories", "overwrite")}
     found |= {f"fault: {name}": fault(name) for name in ("overwrite", "overwrite with the same state", "save with a base")}
     found |= {f"fault after its effect: {name}": fault(name, happens="after") for name in ("overwrite", "first save")}
     found |= {f"fault of the second thread: {kind}": fault("overwrite", extra=(THREADED,), kind=kind) for kind in ("write", "sync")}

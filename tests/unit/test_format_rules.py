@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from ckptfmt.errors import CorruptError, FormatError, LimitError, UnsupportedVersionError
-from ckptfmt.format.rules import TITLES, violation
+from ckptfmt.format.rules import TITLES, shown, violation, visible
 
 
 def test_the_message_says_where_what_expected_found_and_the_rule():
@@ -33,6 +33,22 @@ def test_facts_that_are_not_given_are_left_out(facts, text):
 )
 def test_the_class_says_who_must_act(rule, kind):
     assert type(violation(rule, "f")) is kind
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [("plain ü 🙂", "plain ü 🙂"), ("a\nb\t", "a\\nb\\t"), ("\x1b[31m", "\\x1b[31m"), ("\u202e", "\\u202e"), ("\U000e0001", "\\U000e0001")],
+)
+def test_what_cannot_be_seen_is_escaped(text, seen):
+    assert visible(text) == seen
+
+
+def test_values_in_messages_have_an_end():
+    nested = []
+    for _ in range(10_000):
+        nested = [nested]
+    for value in ("x" * 1000, [1] * 1000, nested, {"a": "y" * 1000}):
+        assert len(shown(value)) <= 120
 
 
 def test_violations_survive_pickling():

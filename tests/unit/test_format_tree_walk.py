@@ -3,7 +3,7 @@
 import pytest
 
 from ckptfmt.errors import LimitError
-from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, key_text, prune, tag_of, tensor_ids
+from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, iter_tensors, key_text, prune, tag_of, tensor_ids
 
 W = {"$tensor": [0, "torch", {}]}
 B = {"$tensor": [1, "parameter", {"grad": False}]}
@@ -150,6 +150,14 @@ def test_no_tree_is_walked_deeper_than_the_format_allows(wrap):
     for walk in (lambda node: list(iter_leaves(node)), lambda node: prune(node, lambda path: False)):
         with pytest.raises(LimitError, match="E026"):
             walk(wrap(node))
+
+
+def test_tensors_are_found_with_their_paths():
+    found = [(".".join(path), node) for path, node in iter_tensors(TREE)]
+    assert [path for path, _ in found] == ["model.w", "model.b", "optimizer.state.0.avg", "optimizer.state.1.avg", "history.2.1"]
+    assert found == [(".".join(path), node) for path, node in iter_leaves(TREE) if node in (W, B)]
+    assert [path for path, _ in iter_tensors({"s": [LEAVES[-1], 1]})] == [("s", "0")]
+    assert list(iter_tensors(W)) == [((), W)]
 
 
 def test_a_path_stands_for_everything_below_it():

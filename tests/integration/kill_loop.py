@@ -1,0 +1,58 @@
+"""Runs a program again and again, killing it with SIGKILL at random moments, until it has ended by itself.
+
+    python kill_loop.py PROGRAM SEED DIRECTORY KILLS [DIRECTORY KILLS]... [-- ARGUMENT...]
+
+For each directory it prints how often the program was killed there. The libraries are imported once, in the parent; each attempt is a fork of
+it, so that a kill costs no import. The parent never opens a run.
+"""
+
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import sys
+
+
+def attempt(program, arguments):
+    sys.argv = [program, *arguments]
+    runpy.run_path(program, run_name="__main__")
+
+
+def repeat_until_done(program, arguments, kill_count, generator):
+    fork = multiprocessing.get_context("fork")
+    killed, longest_seconds = 0, 0.15
+    while True:
+        process = fork.Process(target=attempt, args=(program, arguments))
+        process.start()
+        # Early and late moments alike; while it gets nowhere it is given more time.
+        process.join(generator.uniform(0.01, longest_seconds) if killed < kill_count else 120)
+        if not process.is_alive():
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        if killed == kill_count:
+            sys.exit(f"{program} did not end")
+        killed += 1
+        longest_seconds = min(3.0, longest_seconds * 1.1)
+    if process.exitcode != 0:
+        sys.exit(f"{program} ended with {process.exitcode} after {killed} kills")
+    return killed
+
+
+def main(program, seed, *rest):
+    import numpy  # noqa: F401 - shared by the forks
+    import torch
+    import torchdata.stateful_dataloader  # noqa: F401
+
+    import ckptfmt  # noqa: F401
+
+    torch.set_num_threads(1)
+    generator = random.Random(int(seed))
+    jobs = rest[: rest.index("--")] if "--" in rest else rest
+    for directory, kill_count in zip(jobs[::2], jobs[1::2], strict=True):
+        print(repeat_until_done(program, [directory, *rest[len(jobs) + 1 :]], int(kill_count), generator), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
