@@ -45,12 +45,15 @@ def measure(job: Job, directory: Path) -> Iterator[Measurement]:
     for begin in range(0, len(memory), len(noise)):
         memory[begin : begin + len(noise)] = noise[: len(memory) - begin]
     path = directory / "limit"
+    # Touched here, so that no limit pays for fresh memory.
+    blocks = [_touched(BLOCK_BYTES) for _ in range(2)]
+    target = _touched(len(memory))
     steps: dict[str, Callable[[], None]] = {
         BUFFERED_WRITE: lambda: _buffered_write(path, memory, size_bytes, sync=False),
         BUFFERED_WRITE_SYNC: lambda: _buffered_write(path, memory, size_bytes, sync=True),
         DIRECT_WRITE: lambda: _direct_write(path, memory, size_bytes),
-        DIRECT_READ: lambda: _direct_read(path, size_bytes),
-        READ_ONE: lambda: _read_one(path, min(one_bytes, size_bytes)),
+        DIRECT_READ: lambda: _direct_read(path, blocks, size_bytes),
+        READ_ONE: lambda: _read_one(path, memoryview(target)[: min(one_bytes, len(target))]),
     }
     for _ in range(job.repeats):
         for case, step in steps.items():
@@ -62,10 +65,7 @@ def measure(job: Job, directory: Path) -> Iterator[Measurement]:
             yield _timed(job, case, step, preheat_bytes=size_bytes if case in (BUFFERED_WRITE, BUFFERED_WRITE_SYNC) else 0)
         for case, threads in ((HASH_1, 1), (HASH_2, 2)):
             yield _timed(job, case, lambda threads=threads: _hash(memory, size_bytes, threads))  # type: ignore[misc]
-        target = mmap.mmap(-1, len(memory))
-        _copy(target, memory, len(memory))
-        yield _timed(job, MEMCPY, lambda target=target: _copy(target, memory, size_bytes))  # type: ignore[misc]
-        target.close()
+        yield _timed(job, MEMCPY, lambda: _copy(target, memory, size_bytes))
     path.unlink(missing_ok=True)
 
 
@@ -115,10 +115,16 @@ def _direct_write(path: Path, memory: mmap.mmap, size_bytes: int) -> None:
         os.close(number)
 
 
-def _direct_read(path: Path, size_bytes: int) -> None:
+def _touched(size_bytes: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, size_bytes)
+    for offset in range(0, size_bytes, machine.PAGE_BYTES):
+        memory[offset] = 1
+    return memory
+
+
+def _direct_read(path: Path, blocks: list[mmap.mmap], size_bytes: int) -> None:
     number = os.open(path, os.O_RDONLY | os.O_DIRECT)
     try:
-        blocks = [mmap.mmap(-1, BLOCK_BYTES) for _ in range(2)]
 
         def read(first: int) -> None:
             for at in range(first * BLOCK_BYTES, size_bytes, 2 * BLOCK_BYTES):
@@ -131,10 +137,10 @@ def _direct_read(path: Path, size_bytes: int) -> None:
         os.close(number)
 
 
-def _read_one(path: Path, size_bytes: int) -> None:
+def _read_one(path: Path, target: memoryview) -> None:
     number = os.open(path, os.O_RDONLY)
     try:
-        os.pread(number, size_bytes, 0)
+        os.preadv(number, [target], 0)
     finally:
         os.close(number)
 

@@ -51,10 +51,13 @@ def report(results: Results) -> str:
 def _about(results: Results) -> str:
     machine, settings = results.machine, results.settings
     libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    left_out = f" Not installed: {', '.join(settings['left_out'])}." if settings["left_out"] else ""
+    count = settings["rounds"] * settings["repeats"]
     return (
         f"{settings['date']}: {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, "
-        f"{machine['file_system']}. Python {machine['python']}, {libraries}.\n"
-        f"Medians of {settings['rounds']} rounds, lowest and highest in brackets; times in seconds where no unit is given."
+        f"{machine['file_system']}. Python {machine['python']}, {libraries}.{left_out}\n"
+        f"Medians of {count} measurements in {settings['rounds']} rounds, lowest and highest in brackets; "
+        "times in seconds where no unit is given."
     )
 
 

@@ -26,7 +26,7 @@ from benchmarks.publish import README, publish
 from benchmarks.report import report
 from benchmarks.results import Results
 
-FULL_ROUNDS, QUICK_ROUNDS = 5, 2
+FULL_ROUNDS, QUICK_ROUNDS, QUICK_REPEATS = 5, 1, 2
 QUICK_SCALES = {"2GB": 0.1, "50k": 0.2, "one": 0.1, "45MB": 1.0}
 NEEDED_BYTES = 8_000_000_000
 LIMITS = "limits"
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure ckptfmt beside its peers and its limits.")
-    parser.add_argument("--quick", action="store_true", help="smaller states and two rounds; under three minutes")
+    parser.add_argument("--quick", action="store_true", help="smaller states and one round; under three minutes")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default {FULL_ROUNDS}, with --quick {QUICK_ROUNDS}")
     parser.add_argument(
         "--scale", type=float, metavar="X", help="bytes of each state, times this; default 1, with --quick 0.1, 0.2, 0.1, 1"
@@ -70,6 +70,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.is_published = is_whole and options.results is None
     options.results = options.results or str(ROOT / ("benchmarks/results" if is_whole else "build/bench-quick"))
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else FULL_ROUNDS)
+    options.repeats = QUICK_REPEATS if options.quick else 1
     options.scales = {state: options.scale or (QUICK_SCALES[state] if options.quick else 1.0) for state in options.states}
     return options
 
@@ -90,6 +91,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
     settings = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "rounds": options.rounds,
+        "repeats": options.repeats,
         "scales": options.scales,
         "tensor_bytes": {state: states.sizes(state, scale=scale)[0] for state, scale in options.scales.items()},
         "left_out": [name for name in options.peers if name not in available],
@@ -101,7 +103,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
             turn = round_number % len(subjects)
             for subject in subjects[turn:] + subjects[:turn]:
                 _say(f"round {round_number + 1} of {options.rounds}: {state}: {subject}")
-                results.add(_run(Job(subject, state, scale, str(scratch)), scratch))
+                results.add(_run(Job(subject, state, scale, str(scratch), repeats=options.repeats), scratch))
         _say(f"round {round_number + 1} of {options.rounds}: start-up")
         results.add(_run(Job("startup", startup.STATE, options.scale or 1.0, str(scratch), repeats=2), scratch))
     return results

@@ -22,6 +22,7 @@ from ckptfmt.format.packed import pack, unpack
 from ckptfmt.format.rules import violation
 
 MAX_PAYLOAD_BYTES = 16 * 2**20
+MAX_SEGMENT_NUMBER = 2**63 - 1
 MARK_BYTES = 4
 LINK_BYTES = 16
 NO_LINK = bytes(LINK_BYTES)
@@ -78,7 +79,7 @@ def parse_segment_name(name: str) -> tuple[int, bytes] | None:
     if match is None:
         return None
     number, mark = int(match[1]), bytes.fromhex(match[2])
-    return (number, mark) if 0 < number < 2**63 and segment_name(number, mark) == name else None
+    return (number, mark) if 0 < number <= MAX_SEGMENT_NUMBER and segment_name(number, mark) == name else None
 
 
 def temporary_segment_name(nonce: str) -> str:

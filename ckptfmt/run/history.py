@@ -40,6 +40,14 @@ class History:
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self._opened().append({"step": step, "metrics": dict(metrics), "created_at_utc": created}, flush=flush)
 
+    def adopt(self, entries: Sequence[StepEntry]) -> None:
+        """Record checkpoints whose writer was killed before it could; otherwise they would be forgotten when they are deleted."""
+        recorded = _fold(self._records()) if entries else {}
+        for entry in entries:
+            if entry.manifest is not None and entry.step not in recorded:
+                metrics, created = dict(entry.manifest.metrics), entry.manifest.created_at_utc
+                self._opened().append({"step": entry.step, "metrics": metrics, "created_at_utc": created})
+
     def branch(self, step: int, *, asked_for: str | None = None) -> None:
         """Record that training went on from a step; `asked_for` is the digest of the checkpoint if the program named it."""
         self._opened().append({"branch": step, "asked_for": asked_for}, flush=True)

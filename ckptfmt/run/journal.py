@@ -22,7 +22,7 @@ from ckptfmt.disk.protocol import Directory, Disk, WritableFile
 from ckptfmt.errors import DurabilityUnknownError, NotEnoughSpaceError, RunLockedError
 from ckptfmt.format.journal_header import FIRST, NEXT, SNAPSHOT, encode_header
 from ckptfmt.format.journal_record import ORIGIN, Position, encode_record, encode_value, is_temporary_segment_name
-from ckptfmt.run.journal_reader import JournalContent, content_of
+from ckptfmt.run.journal_content import JournalContent, content_of
 from ckptfmt.run.journal_scan import JournalScan, scan_journal
 from ckptfmt.run.journal_segments import segment_names
 from ckptfmt.run.journal_snapshot import Snapshot, new_header, write_snapshot
@@ -47,7 +47,7 @@ class _OpenSegment:
 class Journal:
     """A journal that is open for appending. Its methods may be called from several threads, but not from a forked child.
 
-    Attribute: `content`, the records found at opening; None after `compact` and `close`.
+    Attribute: `content`, the records found at opening; None after `release_records`, `compact` and `close`.
     """
 
     def __init__(
@@ -121,6 +121,10 @@ class Journal:
         if self.content is None:
             raise ValueError(f"{self._directory.path}: the records found at opening are gone; use read_journal")
         return self.content.iter_records()
+
+    def release_records(self) -> None:
+        """Give back the memory of the records that were found at opening."""
+        self.content = None
 
     def append(self, value: Any, *, flush: bool = False) -> int:
         """Append a record and return its number. It is acknowledged, and survives, once a flush after it has returned.
@@ -265,9 +269,8 @@ class Journal:
                 self._directory.sync()
         self._check_alone({})
         segment.has_flushed = True
-        self._base = segment.position
-        self._pending.clear()
-        self._appended_at = None
+        # Together, with no call between, so that no interrupt comes between.
+        self._base, self._pending, self._appended_at = segment.position, [], None
         self._unlisted = {segment.name: segment.size_bytes}
         self._remove_replaced()
 
@@ -309,19 +312,18 @@ class Journal:
 
     def _adopt(self, snapshot: Snapshot, replaced: dict[str, int]) -> None:
         """Go on from a snapshot that has its name."""
-        segment, self._segment = self._segment, None
+        segment = self._segment
+        # Where there never was a record, the next segment begins the journal.
+        base = snapshot.position if snapshot.position.number else ORIGIN
+        names = list(replaced)
+        self._left.update(names)
+        sizes, unlisted = replaced | {snapshot.name: snapshot.size_bytes}, {snapshot.name: snapshot.size_bytes}
+        # Together, with no call between, so that no interrupt comes between.
+        self._segment, self._base, self._pending, self._appended_at = None, base, [], None
+        self._sizes, self._unlisted, self._replaced, self.content = sizes, unlisted, names, None
         if segment is not None:
             with suppress(OSError):
                 segment.file.close()
-        self.content = None
-        self._pending.clear()
-        self._appended_at = None
-        # Where there never was a record, the next segment begins the journal.
-        self._base = snapshot.position if snapshot.position.number else ORIGIN
-        self._left |= set(replaced)
-        self._replaced = list(replaced)
-        self._unlisted = {snapshot.name: snapshot.size_bytes}
-        self._sizes = replaced | self._unlisted
 
     def _remove_replaced(self) -> None:
         """Remove what a snapshot has replaced, once its name is durable. A failure is left to the next session."""

@@ -27,6 +27,7 @@ from ckptfmt.run.journal_segments import Segment
 
 PIECE_BYTES = 4 * 2**20
 _SMALL_PIECE_BYTES = 2**16
+_MAX_SEARCHED_BYTES = 2**28
 
 
 class Chain:
@@ -188,11 +189,18 @@ def find_lone_records(directory: Directory, segment: Segment, *, offset_bytes: i
     """Yield the records after some point of a segment that are sound by themselves, whatever lies between them.
 
     They are found by the segment's mark.
+
+    Raises:
+        CorruptError: so many marks begin no record that somebody wants to keep us busy (E055).
     """
     file = directory.open(segment.name)
     try:
+        allowed_bytes = _MAX_SEARCHED_BYTES + 8 * file.size_bytes
         for candidate in _find_marks(file, segment.mark, offset_bytes):
             size_bytes = lone_record_size(file.read(candidate, RECORD_OVERHEAD_BYTES))
+            allowed_bytes -= size_bytes
+            if allowed_bytes < 0:
+                raise violation("E055", segment.path, "marks of records", found="far more than records")
             lone = find_lone_record(file.read(candidate, size_bytes), mark=segment.mark)
             if lone is not None:
                 yield lone

@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from ckptfmt.checkpoint.verify import Finding
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import FormatError
+from ckptfmt.format.journal_record import parse_segment_name
 from ckptfmt.format.layout import VERSION, is_temporary_name
-from ckptfmt.format.rules import TITLES
-from ckptfmt.run.journal_payloads import PayloadStore
+from ckptfmt.run.journal_content import JournalContent, content_of, find_leftovers, warning
 from ckptfmt.run.journal_scan import JournalScan, scan_journal
 from ckptfmt.run.journal_segments import Segment, open_journal_directory
-
-
-@dataclass(frozen=True, slots=True)
-class JournalContent:
-    """The records of a journal at one moment.
-
-    `first_number` is the number of the first record and rises with each compaction; `torn_bytes` counts what writers left that were
-    killed, and what no acknowledged record was in; `findings` says where.
-    """
-
-    path: str
-    first_number: int
-    sound_count: int
-    torn_bytes: int
-    findings: tuple[Finding, ...]
-    _payloads: PayloadStore
-
-    def iter_records(self) -> Iterator[tuple[int, Any]]:
-        """Yield number and value of each record, in order; decoded on the way, so that only the bytes are in memory.
-
-        Raises:
-            CorruptError: a record holds what is not in packed form (E024).
-        """
-        return self._payloads.decode(first_number=self.first_number, where=self.path)
 
 
 def read_journal(disk: Disk, path: str) -> JournalContent:
@@ -52,13 +26,6 @@ def read_journal(disk: Disk, path: str) -> JournalContent:
         return content_of(scan_journal(directory).checked())
     finally:
         directory.close()
-
-
-def content_of(scan: JournalScan) -> JournalContent:
-    """Return what a sound scan found."""
-    findings = tuple(_find_leftovers(scan))
-    torn_bytes = sum(size_bytes for _, size_bytes in scan.torn)
-    return JournalContent(scan.path, scan.chain.base_number + 1, scan.chain.record_count, torn_bytes, findings, scan.payloads)
 
 
 def verify_journal(disk: Disk, path: str) -> tuple[Finding, ...]:
@@ -78,29 +45,16 @@ def verify_journal(disk: Disk, path: str) -> tuple[Finding, ...]:
             pass
     except FormatError as error:
         findings.append(_error(error))
-    findings += _find_leftovers(scan)
+    findings += find_leftovers(scan)
     findings += _find_news(scan)
-    known = {segment.name for segment in scan.segments}
-    findings += [_warning("W002" if is_temporary_name(name) else "W012", f"{path}/{name}") for name in names if name not in known]
+    others = [name for name in names if parse_segment_name(name) is None]
+    findings += [warning("W002" if is_temporary_name(name) else "W012", f"{path}/{name}") for name in others]
     return tuple(findings)
 
 
 def _error(error: FormatError) -> Finding:
     message = str(error).partition("\n")[0]
     return Finding(error.rule or "E050", "error", error.path or "", None, error.expected, error.found, message)
-
-
-def _warning(rule: str, path: str, found: Any = None) -> Finding:
-    message = f"{path}: {TITLES[rule]}" + ("" if found is None else f": {found}") + f" [{rule}]"
-    return Finding(rule, "warning", path, None, None, found, message)
-
-
-def _find_leftovers(scan: JournalScan) -> Iterator[Finding]:
-    for segment, size_bytes in scan.torn:
-        if segment.error is None:
-            yield _warning("W010", segment.path, f"{size_bytes} bytes")
-    for segment in scan.replaced:
-        yield _warning("W011", segment.path)
 
 
 def _find_news(scan: JournalScan) -> Iterator[Finding]:
@@ -112,6 +66,6 @@ def _news_of(segment: Segment) -> Iterator[Finding]:
     if segment.stored is None:
         return
     if segment.stored.minor > VERSION[1]:
-        yield _warning("W003", segment.path, f"{VERSION[0]}.{segment.stored.minor}")
+        yield warning("W003", segment.path, f"{VERSION[0]}.{segment.stored.minor}")
     for member in segment.stored.unknown_members:
-        yield _warning("W004", segment.path, member)
+        yield warning("W004", segment.path, member)

@@ -17,6 +17,7 @@ from ckptfmt.disk.protocol import Directory
 from ckptfmt.format.journal_header import SNAPSHOT, SegmentHeader, encode_header
 from ckptfmt.format.journal_record import (
     MARK_BYTES,
+    MAX_SEGMENT_NUMBER,
     NO_LINK,
     RECORD_OVERHEAD_BYTES,
     Position,
@@ -24,6 +25,7 @@ from ckptfmt.format.journal_record import (
     segment_name,
     temporary_segment_name,
 )
+from ckptfmt.format.rules import violation
 
 _PIECE_BYTES = 4 * 2**20
 
@@ -39,6 +41,8 @@ class Snapshot:
 
 def new_header(kind: str, number: int, base: Position, *, through: int, is_durable: bool, seen: Mapping[str, int]) -> SegmentHeader:
     """Return the header of a segment that is written now, under a name that nobody else takes."""
+    if number > MAX_SEGMENT_NUMBER or through >= 2**63:
+        raise violation("E050", f"segment {number}", "numbers are used up", expected=f"at most {MAX_SEGMENT_NUMBER}")
     return SegmentHeader(
         name=segment_name(number, secrets.token_bytes(MARK_BYTES)),
         kind=kind,

@@ -23,6 +23,7 @@ from ckptfmt.run.run_file import RUN_FILE_NAME
 
 ASIDE_PREFIX = "aside-"
 CACHE_NAME = "cache"
+_ATTEMPTS = 100
 _STEP_NAME = re.compile(r"step-([0-9]{8,19})")
 
 
@@ -91,9 +92,21 @@ class StepDirectory:
         return sorted({int(match[1]) for match in matches if match and step_name(int(match[1])) == match[0]})
 
     def entries(self) -> list[StepEntry]:
-        """Return every step with a manifest, damaged ones included, in ascending order."""
-        found = [self._entry(step) for step in self.numbers()]
+        """Return every step with a manifest, damaged ones included, in ascending order.
+
+        A writer may be at work. It deletes a step only after it has committed a newer one; if that one is not in the list of names,
+        the list is too old and is made again.
+        """
+        found: list[StepEntry | None] = []
+        for _ in range(_ATTEMPTS):
+            numbers = self.numbers()
+            found = [self._entry(step) for step in numbers]
+            if None not in found or not self._has_later(numbers):
+                break
         return [entry for entry in found if entry is not None]
+
+    def _has_later(self, numbers: list[int]) -> bool:
+        return max(self.numbers(), default=-1) > max(numbers, default=-1)
 
     def _entry(self, step: int) -> StepEntry | None:
         path = self.path_of(step)
@@ -170,8 +183,11 @@ class StepDirectory:
             directory.close()
 
     def set_later_steps_aside(self, last: int, *, reason: str, now: datetime) -> list[str]:
-        """Set aside every step after `last`, the newest first, so that a kill in between leaves a run that ended earlier."""
-        later = [step_name(step) for step in reversed(self.numbers()) if step > last]
+        """Set aside every checkpoint after `last`, the newest first, so that a kill in between leaves a run that ended earlier.
+
+        What an interrupted save left has no manifest: it is no checkpoint, and the next save of that step removes it.
+        """
+        later = [step_name(entry.step) for entry in reversed(self.entries()) if entry.step > last]
         return self.set_aside(later, reason=reason, now=now)
 
     def set_everything_aside(self, *, reason: str, now: datetime) -> list[str]:

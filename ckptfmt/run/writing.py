@@ -49,7 +49,7 @@ class RunWriter:
         self._lock: WriterLock | None = None
         self._branch: tuple[int, str | None] | None = None
         self._base: str | None = None
-        self._is_base_known = False
+        self._is_ready = False
 
     def take_lock(self) -> None:
         """Become the one writer; make the run's directory if it is not there."""
@@ -70,16 +70,19 @@ class RunWriter:
         """Take note of what was restored: the next step follows this one and shares what is unchanged with it."""
         with self._mutex:
             self._branch = (step, asked_for)
-            self._base, self._is_base_known = path, True
+            self._base = path
 
     def begin(self, step: int | None = None) -> None:
         """Prepare for a write; `step` is the one that is written, None for what belongs to no step."""
         with self._mutex, _naming_a_read_only_run(self._steps.path):
             self.take_lock()
             self._identity.establish()
-            if not self._is_base_known:
-                self._base = next((entry.path for entry in reversed(self._steps.committed())), None)
-                self._is_base_known = True
+            if not self._is_ready:
+                committed = self._steps.committed()
+                self._history.adopt(committed)
+                if committed and self._base is None:
+                    self._base = committed[-1].path
+                self._is_ready = True
             if self._branch is not None and step is not None:
                 last, asked_for = self._branch
                 # Metrics of an earlier step, as of a test after training, are no new branch.

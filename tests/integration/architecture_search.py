@@ -6,7 +6,6 @@
 """
 
 import json
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -72,5 +71,5 @@ def main(directory):
 
 if __name__ == "__main__":
     warnings.simplefilter("error", RuntimeWarning)
-    warnings.filterwarnings("default", ".*later checkpoint.*", RuntimeWarning)
+    warnings.filterwarnings("ignore", ".* brought from the mirror", RuntimeWarning)
     main(sys.argv[1])

@@ -2,8 +2,8 @@
 
     python kill_loop.py PROGRAM SEED DIRECTORY KILLS [DIRECTORY KILLS]... [-- ARGUMENT...]
 
-For each directory it prints how often the program was killed there. The libraries are imported once, in the parent; each attempt is a fork of
-it, so that a kill costs no import. The parent never opens a run.
+For each directory it prints how often the program was killed there. The libraries are imported once, in the parent; each
+attempt is a fork of it, so that a kill costs no import. The parent never opens a run.
 """
 
 import multiprocessing
@@ -45,8 +45,11 @@ def main(program, seed, *rest):
     import torch
     import torchdata.stateful_dataloader  # noqa: F401
 
-    import ckptfmt  # noqa: F401
+    import ckptfmt
 
+    # Names are imported when they are used: here, for all forks.
+    for name in ckptfmt.__all__:
+        getattr(ckptfmt, name)
     torch.set_num_threads(1)
     generator = random.Random(int(seed))
     jobs = rest[: rest.index("--")] if "--" in rest else rest

@@ -263,6 +263,9 @@ def test_a_journal_is_of_no_use_after_close_or_in_a_forked_child(monkeypatch: py
     journal.close()
     with pytest.raises(ValueError, match="closed"):
         journal.append(2)
+    journal = Journal.open_for_append(disk, PATH)
+    assert list(journal.iter_records()) == list(journal.iter_records()) == [(1, 1)]
+    journal.release_records()
     with pytest.raises(ValueError, match="use read_journal"):
         journal.iter_records()
 

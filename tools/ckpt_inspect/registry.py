@@ -47,9 +47,30 @@ def _verify() -> CommandModule:
     return verify
 
 
+def _history() -> CommandModule:
+    from ckpt_inspect.commands import history
+
+    return history
+
+
+def _best() -> CommandModule:
+    from ckpt_inspect.commands import best
+
+    return best
+
+
+def _cleanup() -> CommandModule:
+    from ckpt_inspect.commands import cleanup
+
+    return cleanup
+
+
 COMMANDS = (
     Command("inspect", ("ls",), "PATH", "what is in a checkpoint, a run or a .safetensors file", _inspect),
     Command("verify", ("check",), "PATH...", "check every byte; name the damaged file and tensor", _verify),
+    Command("history", ("log",), "RUN", "metrics by step, a chart of each", _history),
+    Command("best", (), "RUN", "the step with the best value of a metric", _best),
+    Command("cleanup", ("prune", "forget"), "RUN", "delete what no rule keeps, with a reason for each", _cleanup),
 )
 
 

@@ -40,6 +40,11 @@ class Screen:
         """The columns after which text is cut: with -v nothing is."""
         return _WHOLE_WIDTH if self.verbosity else self.layout_width
 
+    @property
+    def is_ascii(self) -> bool:
+        """Whether the stream has no characters but those of ASCII for sure."""
+        return not (self.stream.encoding or "").lower().startswith("utf")
+
     def write_lines(self, lines: Iterable[str]) -> None:
         """Write lines for people. With -q they are made, because that may check something, and not written."""
         for line in lines:

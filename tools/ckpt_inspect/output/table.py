@@ -36,6 +36,17 @@ def number_column(title: str) -> Column:
     return Column(title, align=">")
 
 
+def fitting_count(measured: Iterable[tuple[str, Sequence[str]]], room: int) -> int:
+    """Return how many columns, each (title, cells), have room beside each other and a gap before each."""
+    count = 0
+    for title, cells in measured:
+        room -= max(columns(title), *map(columns, cells), 0) + len(GAP)
+        if room < 0:
+            break
+        count += 1
+    return count
+
+
 class Table:
     """The widths that rows need, so that they can be written one after the other."""
 

@@ -68,3 +68,9 @@ def number_text(value: float) -> str:
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     return f"{value:.6g}"
+
+
+def short_number(value: float) -> str:
+    """Return a number with four significant digits, as it stands at an axis."""
+    text = f"{value:.4g}"
+    return "0" if text == "-0" else text

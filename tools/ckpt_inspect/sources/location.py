@@ -1,4 +1,4 @@
-"""What a PATH of the command line is: a checkpoint, a run, or a file from somewhere else."""
+"""What a PATH of the command line is: a checkpoint, a run, a journal, or a file from somewhere else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ckptfmt.errors import CheckpointNotFoundError
 from ckptfmt.format.layout import MANIFEST_NAME
 
 _RUN_FILE_NAME = "run.json"
+_ASIDE_PREFIX = "aside-"
+_NO_JOURNALS = ("step-", ".", _ASIDE_PREFIX)
 
 
 class Kind(Enum):
@@ -17,6 +19,7 @@ class Kind(Enum):
 
     CHECKPOINT = "checkpoint"
     RUN = "run"
+    JOURNAL = "journal"
     FILE = "file"
 
 
@@ -49,7 +52,54 @@ def kind_of(path: str) -> Kind:
     if os.path.lexists(os.path.join(path, MANIFEST_NAME)):
         return Kind.CHECKPOINT
     has_steps = os.path.lexists(os.path.join(path, _RUN_FILE_NAME)) or bool(step_directories(path))
-    return Kind.RUN if has_steps else Kind.CHECKPOINT
+    if has_steps:
+        return Kind.RUN
+    return Kind.JOURNAL if is_journal(path) else Kind.CHECKPOINT
+
+
+def run_path(path: str) -> str:
+    """Return the path of a run as it is shown and extended.
+
+    Raises:
+        CheckpointNotFoundError: there is nothing.
+        NotReadableHereError: it is something else.
+    """
+    path = without_final_slash(path)
+    kind = kind_of(path)
+    if kind is not Kind.RUN:
+        if kind is Kind.CHECKPOINT and os.path.isdir(path):
+            what = "a checkpoint" if os.path.lexists(os.path.join(path, MANIFEST_NAME)) else "a directory without checkpoints"
+        else:
+            what = f"a {kind.value}"
+        raise NotReadableHereError(f"{path}: expected a run, found {what}\nGive the directory that holds the step-* directories.")
+    return path
+
+
+def is_journal(path: str) -> bool:
+    """Tell whether a directory holds segments of a journal."""
+    from ckptfmt.format.journal_record import parse_segment_name
+
+    with os.scandir(path) as entries:
+        return any(parse_segment_name(entry.name) for entry in entries)
+
+
+def journal_directories(path: str) -> list[str]:
+    """Return the names of the journals in a run's directory, without looking into checkpoints."""
+    with os.scandir(path) as entries:
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(_NO_JOURNALS)]
+    return sorted(name for name in names if _is_readable_journal(os.path.join(path, name)))
+
+
+def _is_readable_journal(path: str) -> bool:
+    try:
+        return is_journal(path)
+    except OSError:
+        return False
+
+
+def aside_names(path: str) -> list[str]:
+    """Return the names of what was set aside in a run."""
+    return sorted(name for name in os.listdir(path) if name.startswith(_ASIDE_PREFIX))
 
 
 def step_directories(path: str) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, each from its manifest and the sizes of its files."""
+"""The checkpoints of a run, each from its manifest and the sizes of its files; and what else is in its directory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ckpt_inspect.sources.checkpoint import StoredFile, read_manifest_of, stored_files
-from ckpt_inspect.sources.location import step_directories
+from ckpt_inspect.sources.location import aside_names, journal_directories, step_directories
+from ckpt_inspect.sources.run_writer import RunWriter, find_writer
 from ckptfmt.errors import CheckpointError, CorruptError, IncompleteError
 from ckptfmt.format.manifest import Manifest
 
@@ -27,13 +28,21 @@ class ListedCheckpoint:
         """What those of its files that are there take together."""
         return sum(file.size_bytes for file in self.files if file.identity)
 
+    @property
+    def unique_bytes(self) -> int:
+        """What deleting it would free: no other checkpoint has these files too."""
+        return sum(file.size_bytes for file in self.files if file.identity and file.name_count == 1)
+
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """A run's checkpoints in the order of their steps."""
+    """A run's checkpoints in the order of their steps, the names of its journals, and of what was set aside."""
 
     path: str
     checkpoints: Sequence[ListedCheckpoint]
+    journals: Sequence[str] = ()
+    asides: Sequence[str] = ()
+    writer: RunWriter | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -49,7 +58,8 @@ class RunDirectory:
 
 def read_run(path: str) -> RunDirectory:
     """List the checkpoints of a run; damaged ones are part of the list."""
-    return RunDirectory(path, [_listed(step, step_path) for step, step_path in step_directories(path)])
+    checkpoints = [_listed(step, step_path) for step, step_path in step_directories(path)]
+    return RunDirectory(path, checkpoints, journal_directories(path), aside_names(path), find_writer(path))
 
 
 def _listed(step: int, path: str) -> ListedCheckpoint:

@@ -6,13 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
-from ckpt_inspect.output.table import GAP, Table, labelled, number_column, text_column
-from ckpt_inspect.output.units import number_text, parse_utc, size_text, utc_text
-from ckpt_inspect.output.visible import columns, cut_end, visible
+from ckpt_inspect.output.table import GAP, Table, fitting_count, labelled, number_column, text_column
+from ckpt_inspect.output.units import count_text, number_text, parse_utc, size_text, utc_text
+from ckpt_inspect.output.visible import cut_end, visible
 from ckpt_inspect.sources.run_directory import ListedCheckpoint, RunDirectory
+from ckpt_inspect.sources.run_writer import RunWriter
 from ckpt_inspect.views.json_values import metrics_document
+from ckpt_inspect.views.run_marks import Marks, marks_of
 
 _MAX_METRIC_NAME = 16
+_NEWEST = "newest"
+_STAR = "*"
+_SHOWN_JOURNALS = 5
 
 
 def run_lines(run: RunDirectory, screen: Screen) -> Iterator[str]:
@@ -22,35 +27,68 @@ def run_lines(run: RunDirectory, screen: Screen) -> Iterator[str]:
     yield from labelled(_facts(run), screen)
     if not run.checkpoints:
         return
-    names = _metric_names(run.checkpoints)
-    heads = [number_column("step"), text_column("created (UTC)"), number_column("size")]
-    plain = [_plain_cells(listed) for listed in run.checkpoints]
-    shown = _fitting(Table(heads, plain, None).widths, run.checkpoints, names, screen)
-    heads += [number_column(cut_end(visible(name), _MAX_METRIC_NAME)) for name in shown]
-    rows = [(*cells, *_metric_cells(listed, shown)) for cells, listed in zip(plain, run.checkpoints, strict=True)]
-    table = Table(heads, rows, screen.layout_width)
+    table, rows, hidden = _laid_out(run, screen)
     yield ""
     yield screen.style.bold(table.header())
     for listed, row in zip(run.checkpoints, rows, strict=True):
         yield from _line(listed, row, table, screen)
-    if len(shown) < len(names):
-        hidden = ", ".join(visible(name) for name in names if name not in shown)
-        yield screen.style.dim(cut_end(f"not shown: {hidden}", screen.layout_width))
+    if any(_STAR in cell for row in rows for cell in row):
+        yield screen.style.dim(f"{_STAR} the lowest or highest, where the metric's name says which is good")
+    if hidden:
+        yield screen.style.dim(cut_end(f"not shown: {', '.join(map(visible, hidden))}", screen.cut_width))
+
+
+def _laid_out(run: RunDirectory, screen: Screen) -> tuple[Table, Sequence[Sequence[str]], Sequence[str]]:
+    """Return the table, its rows, and the names of the metrics for which there is no room."""
+    listed = run.checkpoints
+    marks = marks_of(listed)
+    has_shared = run.disk_bytes < run.size_bytes
+    heads = [number_column("step"), text_column("created (UTC)"), number_column("size"), *([number_column("unique")] if has_shared else [])]
+    plain = [_plain_cells(checkpoint, has_unique=has_shared) for checkpoint in listed]
+    newest = [(_NEWEST if checkpoint.step == marks.newest else "",) for checkpoint in listed]
+    room = screen.cut_width - sum(Table(heads, plain, None).widths) - len(GAP) * len(heads) - len(_NEWEST)
+    names = _metric_names(listed)
+    measured = [_metric_cells(name, listed, marks) for name in names]
+    titles = [cut_end(visible(name), _MAX_METRIC_NAME) + (" " if name in marks.extremes else "") for name in names]
+    count = fitting_count(zip(titles, measured, strict=True), room)
+    heads += map(number_column, titles[:count])
+    heads.append(text_column(""))
+    rows = [(*cells, *values, *note) for cells, *values, note in zip(plain, *measured[:count], newest, strict=True)]
+    return Table(heads, rows, screen.cut_width), rows, names[count:]
 
 
 def _facts(run: RunDirectory) -> list[tuple[str, str]]:
+    facts = [("checkpoints", _count(run))]
+    if run.checkpoints:
+        size = size_text(run.size_bytes)
+        if run.disk_bytes < run.size_bytes:
+            size += f", on disk {size_text(run.disk_bytes)}: what did not change is stored once"
+        facts.append(("size", size))
+    if run.journals:
+        names = ", ".join(map(visible, run.journals[:_SHOWN_JOURNALS]))
+        facts.append(
+            ("journals", names + (f" and {len(run.journals) - _SHOWN_JOURNALS:,} more" if len(run.journals) > _SHOWN_JOURNALS else ""))
+        )
+    if run.asides:
+        facts.append(("set aside", f"{count_text(len(run.asides), 'entry', 'entries')} named aside-*"))
+    if run.writer:
+        facts.append(("locked", f"by process {run.writer.pid} on {visible(run.writer.host)} since {visible(run.writer.since_utc)}"))
+    return facts
+
+
+def _count(run: RunDirectory) -> str:
     if not run.checkpoints:
-        return [("checkpoints", "none yet")]
-    size = size_text(run.size_bytes)
-    if run.disk_bytes < run.size_bytes:
-        size += f", on disk {size_text(run.disk_bytes)}: what did not change is stored once"
-    return [("checkpoints", f"{len(run.checkpoints):,}"), ("size", size)]
+        return "none yet"
+    words = [listed.status for listed in run.checkpoints if listed.problem is not None]
+    found = [f"{words.count(word):,} {word}" for word in dict.fromkeys(words)]
+    return f"{len(run.checkpoints):,}" + (f", {', '.join(found)}" if found else "")
 
 
-def _plain_cells(listed: ListedCheckpoint) -> tuple[str, str, str]:
+def _plain_cells(listed: ListedCheckpoint, *, has_unique: bool) -> tuple[str, ...]:
     if listed.manifest is None:
-        return f"{listed.step:,}", "", ""
-    return f"{listed.step:,}", utc_text(parse_utc(listed.manifest.created_at_utc)), size_text(listed.size_bytes)
+        return (f"{listed.step:,}", "", "", *([""] if has_unique else []))
+    cells = (f"{listed.step:,}", utc_text(parse_utc(listed.manifest.created_at_utc)), size_text(listed.size_bytes))
+    return (*cells, size_text(listed.unique_bytes)) if has_unique else cells
 
 
 def _line(listed: ListedCheckpoint, row: Sequence[str], table: Table, screen: Screen) -> Iterator[str]:
@@ -76,36 +114,36 @@ def _metric_names(checkpoints: Sequence[ListedCheckpoint]) -> list[str]:
     return sorted(values, key=lambda name: len(values[name]) == 1)
 
 
-def _fitting(widths: Sequence[int], checkpoints: Sequence[ListedCheckpoint], names: Sequence[str], screen: Screen) -> list[str]:
-    """Return those metrics, from the first on, whose columns have room beside the others."""
-    room = screen.layout_width - sum(widths) - len(GAP) * (len(widths) - 1)
-    shown = []
-    for name in names:
-        width = max(columns(cut_end(visible(name), _MAX_METRIC_NAME)), *(len(*_metric_cells(listed, [name])) for listed in checkpoints))
-        room -= width + len(GAP)
-        if room < 0:
-            break
-        shown.append(name)
-    return shown
-
-
-def _metric_cells(listed: ListedCheckpoint, names: Sequence[str]) -> list[str]:
-    metrics = listed.manifest.metrics if listed.manifest else {}
-    return [number_text(metrics[name]) if name in metrics else "" for name in names]
+def _metric_cells(name: str, checkpoints: Sequence[ListedCheckpoint], marks: Marks) -> list[str]:
+    """Return the values of one metric; what stands out has a star, and the others room for one."""
+    cells = [
+        number_text(listed.manifest.metrics[name]) if listed.manifest and name in listed.manifest.metrics else "" for listed in checkpoints
+    ]
+    if name not in marks.extremes:
+        return cells
+    return [cell + (_STAR if marks.is_extreme(name, listed.step) else " ") for cell, listed in zip(cells, checkpoints, strict=True)]
 
 
 def run_document(run: RunDirectory) -> dict[str, Any]:
     """Return a run as a JSON object."""
+    marks = marks_of(run.checkpoints)
     return {
         "kind": "run",
         "path": run.path,
         "size_bytes": run.size_bytes,
         "disk_bytes": run.disk_bytes,
-        "checkpoints": [_listed_document(listed) for listed in run.checkpoints],
+        "journals": list(run.journals),
+        "set_aside": list(run.asides),
+        "locked_by": _writer_document(run.writer),
+        "checkpoints": [_listed_document(listed, marks.words(listed.step)) for listed in run.checkpoints],
     }
 
 
-def _listed_document(listed: ListedCheckpoint) -> dict[str, Any]:
+def _writer_document(writer: RunWriter | None) -> dict[str, Any] | None:
+    return None if writer is None else {"host": writer.host, "pid": writer.pid, "since_utc": writer.since_utc}
+
+
+def _listed_document(listed: ListedCheckpoint, marks: list[str]) -> dict[str, Any]:
     manifest = listed.manifest
     return {
         "step": listed.step,
@@ -114,6 +152,8 @@ def _listed_document(listed: ListedCheckpoint) -> dict[str, Any]:
         "problem": listed.problem,
         "created_at_utc": manifest.created_at_utc if manifest else None,
         "size_bytes": listed.size_bytes if manifest else None,
+        "unique_bytes": listed.unique_bytes if manifest else None,
+        "marks": marks,
         "tensor_count": manifest.tensor_count if manifest else None,
         "metrics": metrics_document(manifest.metrics) if manifest else None,
         "digest": manifest.digest if manifest else None,

@@ -1,0 +1,215 @@
+"""Studies in memory, as the records of a journal make them: one change, one record. Spec 18.3.
+
+Whoever changes a study writes the record and then applies it here, and whoever opens a study applies the records that are there. So a
+study that was read is the study that was written. What was handed out is never changed, it is replaced; only while records are
+replayed, and nobody has seen the trials yet, are they changed in place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ckptfmt.adapters.optuna_pickles import without_foreign_pickles
+from ckptfmt.adapters.optuna_values import decode_attribute, decode_distribution, decode_time, decode_trial
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+RUNNING, COMPLETE, PRUNED, FAIL, WAITING = range(5)
+FINISHED = (COMPLETE, PRUNED, FAIL)
+LOST_KEY = "ckptfmt:lost"
+MAXIMIZE = 2
+Record = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class StudyEntry:
+    """One study: `sampler` is the state of sampler and pruner after its last finished trial, by path."""
+
+    name: str
+    directions: list[int]
+    trials: list[FrozenTrial] = field(default_factory=list)
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    system_attrs: dict[str, Any] = field(default_factory=dict)
+    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)
+    best_number: int | None = None
+    sampler: dict[str, Any] = field(default_factory=dict)
+
+
+class StudyImage:
+    """All studies of one storage. Attribute: `running`, the ids of running trials with what they were while they waited, if they did."""
+
+    def __init__(self) -> None:
+        self.studies: dict[int, StudyEntry] = {}
+        self.homes: dict[int, tuple[int, int]] = {}
+        self.running: dict[int, FrozenTrial | None] = {}
+        self.next_study_id = 0
+        self.next_trial_id = 0
+        self._is_replaying = False
+
+    def replay(self, records: list[Any]) -> None:
+        """Apply records that come from a file. Unknown ones are of a newer minor version and ignored."""
+        self._is_replaying = True
+        try:
+            for record in records:
+                self.apply(record, is_own=False)
+        finally:
+            self._is_replaying = False
+
+    def apply(self, record: Record, *, is_own: bool = True) -> None:
+        """Apply one record; pickles in attributes that are not our own doing are looked at."""
+        change = _CHANGES.get(record["op"])
+        if change is not None:
+            change(self, record)
+        if not is_own and record["op"] in ("state", "create_trial") and record.get("state", RUNNING) in FINISHED:
+            self._drop_foreign_pickles(record["trial"])
+
+    def study(self, study_id: int) -> StudyEntry:
+        """Return a study; KeyError as Optuna wants it."""
+        if study_id not in self.studies:
+            raise KeyError(f"No study with study_id {study_id} exists.")
+        return self.studies[study_id]
+
+    def trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial; KeyError as Optuna wants it."""
+        if trial_id not in self.homes:
+            raise KeyError(f"No trial with trial_id {trial_id} exists.")
+        study_id, number = self.homes[trial_id]
+        return self.studies[study_id].trials[number]
+
+    def _create_study(self, record: Record) -> None:
+        self.studies[record["study"]] = StudyEntry(record["name"], list(record["directions"]))
+        self.next_study_id = max(self.next_study_id, record["study"] + 1)
+
+    def _delete_study(self, record: Record) -> None:
+        for trial in self.studies.pop(record["study"]).trials:
+            del self.homes[trial._trial_id]
+            self.running.pop(trial._trial_id, None)
+
+    def _set_study_user_attr(self, record: Record) -> None:
+        entry = self.studies[record["study"]]
+        entry.user_attrs = {**entry.user_attrs, record["key"]: decode_attribute(record["value"])}
+
+    def _set_study_system_attr(self, record: Record) -> None:
+        entry = self.studies[record["study"]]
+        entry.system_attrs = {**entry.system_attrs, record["key"]: decode_attribute(record["value"])}
+
+    def _set_sampler(self, record: Record) -> None:
+        entry = self.studies[record["study"]]
+        sampler = {path: value for path, value in entry.sampler.items() if path not in record["gone"]}
+        entry.sampler = {**sampler, **record["changed"]}
+
+    def _create_trial(self, record: Record) -> None:
+        entry, trial_id = self.studies[record["study"]], record["trial"]
+        trial = decode_trial(record, number=len(entry.trials), trial_id=trial_id)  # type: ignore[arg-type]
+        self.homes[trial_id] = (record["study"], trial.number)
+        self.next_trial_id = max(self.next_trial_id, trial_id + 1)
+        entry.trials.append(trial)
+        for name, distribution in trial.distributions.items():
+            entry.distributions.setdefault(name, distribution)
+        self._note_state(entry, trial, None)
+
+    def _set_param(self, record: Record) -> None:
+        distribution = decode_distribution(record["distribution"])
+        trial = self._changeable(record["trial"], "_params", "_distributions")
+        trial.params[record["name"]] = distribution.to_external_repr(record["value"])
+        trial.distributions[record["name"]] = distribution
+        self.studies[self.homes[record["trial"]][0]].distributions[record["name"]] = distribution
+
+    def _set_intermediate(self, record: Record) -> None:
+        trial = self._changeable(record["trial"], "intermediate_values")
+        trial.intermediate_values[record["step"]] = record["value"]
+
+    def _set_user_attr(self, record: Record) -> None:
+        trial = self._changeable(record["trial"], "_user_attrs")
+        trial.user_attrs[record["key"]] = decode_attribute(record["value"])
+
+    def _set_system_attr(self, record: Record) -> None:
+        trial = self._changeable(record["trial"], "_system_attrs")
+        trial.system_attrs[record["key"]] = decode_attribute(record["value"])
+
+    def _set_state(self, record: Record) -> None:
+        from optuna.trial import TrialState
+
+        trial_id, state = record["trial"], record["state"]
+        study_id, number = self.homes[trial_id]
+        entry = self.studies[study_id]
+        before = entry.trials[number]
+        if state == WAITING:
+            # Taken back: it is what it was before it began.
+            waiting = self.running.pop(trial_id)
+            if waiting is not None:
+                entry.trials[number] = waiting
+                entry.waiting.add(number)
+            return
+        trial = copy.copy(before)
+        trial.state = TrialState(state)
+        if record.get("values") is not None:
+            trial.values = record["values"]
+        moment = decode_time(record["at"])
+        if state == RUNNING:
+            trial.datetime_start = moment
+        else:
+            trial.datetime_complete = moment
+        if record.get("lost"):
+            trial._system_attrs = {**trial.system_attrs, LOST_KEY: True}
+        entry.trials[number] = trial
+        self._note_state(entry, trial, before)
+        if "sampler" in record:
+            self._set_sampler({"study": study_id, **record["sampler"]})
+
+    def _note_state(self, entry: StudyEntry, trial: FrozenTrial, before: FrozenTrial | None) -> None:
+        state = int(trial.state)
+        entry.waiting.discard(trial.number)
+        self.running.pop(trial._trial_id, None)
+        if state == WAITING:
+            entry.waiting.add(trial.number)
+        elif state == RUNNING:
+            self.running[trial._trial_id] = before
+        elif state == COMPLETE and _is_better(entry, trial):
+            entry.best_number = trial.number
+
+    def _changeable(self, trial_id: int, *members: str) -> FrozenTrial:
+        """Return a trial of which these members may be changed: itself if nobody has seen it, else a copy in its place."""
+        study_id, number = self.homes[trial_id]
+        trials = self.studies[study_id].trials
+        if not self._is_replaying:
+            trials[number] = copy.copy(trials[number])
+            for member in members:
+                setattr(trials[number], member, dict(getattr(trials[number], member)))
+        return trials[number]
+
+    def _drop_foreign_pickles(self, trial_id: int) -> None:
+        trial = self.trial(trial_id)
+        kept = without_foreign_pickles(trial.system_attrs, trial.number)
+        if kept is not trial.system_attrs:
+            self._changeable(trial_id)._system_attrs = kept
+
+
+def _is_better(entry: StudyEntry, trial: FrozenTrial) -> bool:
+    if entry.best_number is None:
+        return True
+    best = entry.trials[entry.best_number]
+    if len(entry.directions) > 1 or best.value is None or trial.value is None:
+        return len(entry.directions) == 1 and best.value is None
+    return best.value < trial.value if entry.directions[0] == MAXIMIZE else best.value > trial.value
+
+
+_CHANGES = {
+    "create_study": StudyImage._create_study,
+    "delete_study": StudyImage._delete_study,
+    "study_user_attr": StudyImage._set_study_user_attr,
+    "study_system_attr": StudyImage._set_study_system_attr,
+    "sampler": StudyImage._set_sampler,
+    "create_trial": StudyImage._create_trial,
+    "param": StudyImage._set_param,
+    "intermediate": StudyImage._set_intermediate,
+    "user_attr": StudyImage._set_user_attr,
+    "system_attr": StudyImage._set_system_attr,
+    "state": StudyImage._set_state,
+}

@@ -1,0 +1,59 @@
+"""A clean-up: for each checkpoint whether it stays, and the rules that keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ckpt_inspect.output.screen import Screen
+from ckpt_inspect.output.table import Table, number_column, text_column
+from ckpt_inspect.output.units import count_text, parse_utc, size_text, utc_text
+from ckpt_inspect.output.visible import visible
+from ckpt_inspect.sources.run_directory import RunDirectory
+from ckptfmt.run.cleaning import CleanupReport
+
+
+def cleanup_lines(report: CleanupReport, run: RunDirectory, screen: Screen) -> Iterator[str]:
+    """Yield one line for each checkpoint, and what it comes to; `run` is the state before."""
+    yield screen.style.bold(visible(run.path))
+    yield ""
+    if not report.decisions:
+        yield "  this run has no checkpoints"
+        return
+    listed = {checkpoint.step: checkpoint for checkpoint in run.checkpoints}
+    heads = [number_column("step"), text_column("created (UTC)"), number_column("size"), text_column(""), text_column("because")]
+    rows = []
+    for decision in report.decisions:
+        checkpoint = listed.get(decision.step)
+        manifest = checkpoint.manifest if checkpoint else None
+        created = utc_text(parse_utc(manifest.created_at_utc)) if manifest else ""
+        size = size_text(checkpoint.size_bytes) if checkpoint and manifest else ""
+        reason = ", ".join(map(visible, decision.reasons)) or _loss(checkpoint.status if checkpoint else "")
+        rows.append((f"{decision.step:,}", created, size, "keep" if decision.is_kept else "delete", reason))
+    table = Table(heads, rows, screen.cut_width)
+    yield screen.style.bold(table.header())
+    for row in rows:
+        yield table.line(row) if row[3] == "keep" else screen.style.yellow(table.line(row))
+    yield ""
+    would = "would be " if report.dry_run else ""
+    kept = f"{count_text(len(report.kept), 'checkpoint')} kept"
+    yield f"{kept}, {len(report.removed):,} {would}deleted, {size_text(report.freed_bytes)} {would}freed"
+
+
+def _loss(status: str) -> str:
+    return f"no rule keeps it; {status}" if status in ("damaged", "unreadable") else "no rule keeps it"
+
+
+def cleanup_document(report: CleanupReport, run: RunDirectory) -> dict[str, Any]:
+    """Return a clean-up as a JSON object."""
+    return {
+        "kind": "cleanup",
+        "path": run.path,
+        "dry_run": report.dry_run,
+        "freed_bytes": report.freed_bytes,
+        "kept": report.kept,
+        "removed": report.removed,
+        "checkpoints": [
+            {"step": decision.step, "kept": decision.is_kept, "reasons": list(decision.reasons)} for decision in report.decisions
+        ],
+    }
