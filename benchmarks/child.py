@@ -33,7 +33,7 @@ def measure(job: Job) -> Iterator[Measurement]:
     elif job.subject == "startup":
         yield from startup.measure(job, directory)
     else:
-        # Imported here, because the machine's limits need no torch.
+        # Imported here, because the limits need no torch, which takes longer to import than they take to measure.
         from benchmarks import cases
         from benchmarks.peers.interface import find
 

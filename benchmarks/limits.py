@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from benchmarks import machine, states
+from benchmarks import machine
 from benchmarks.measure import Job, Measurement, timed
 
 ROW = "limit"
@@ -37,9 +37,8 @@ Span = tuple[int, int, int]
 
 def measure(job: Job, directory: Path) -> Iterator[Measurement]:
     """Yield every limit for the bytes of one state."""
-    size_bytes, one_bytes = states.sizes(job.state, scale=job.scale)
     # Direct transfers are of whole pages; what a tail would add is lost in the noise.
-    size_bytes -= size_bytes % machine.PAGE_BYTES
+    size_bytes = job.size_bytes - job.size_bytes % machine.PAGE_BYTES
     memory = mmap.mmap(-1, min(size_bytes, MEMORY_BYTES))
     noise = random.Random(1).randbytes(2**20)
     for begin in range(0, len(memory), len(noise)):
@@ -53,7 +52,7 @@ def measure(job: Job, directory: Path) -> Iterator[Measurement]:
         BUFFERED_WRITE_SYNC: lambda: _buffered_write(path, memory, size_bytes, sync=True),
         DIRECT_WRITE: lambda: _direct_write(path, memory, size_bytes),
         DIRECT_READ: lambda: _direct_read(path, blocks, size_bytes),
-        READ_ONE: lambda: _read_one(path, memoryview(target)[: min(one_bytes, len(target))]),
+        READ_ONE: lambda: _read_one(path, memoryview(target)[: min(job.one_bytes, len(target))]),
     }
     for _ in range(job.repeats):
         for case, step in steps.items():

@@ -24,12 +24,17 @@ TIMEOUT_SECONDS = 1800
 
 @dataclass(frozen=True)
 class Job:
-    """What one child measures: `subject` is a peer's name, `limits` or `startup`. `cases` are all if empty."""
+    """What one child measures: `subject` is a peer's name, `limits` or `startup`. `cases` are all if empty.
+
+    `size_bytes` is that of the state and `one_bytes` that of the tensor which is read alone; the limits need no more of it.
+    """
 
     subject: str
     state: str
     scale: float
     directory: str
+    size_bytes: int = 0
+    one_bytes: int = 0
     repeats: int = 1
     cases: tuple[str, ...] = ()
 

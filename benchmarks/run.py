@@ -88,12 +88,13 @@ def _names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
 
 def _measure(options: argparse.Namespace, scratch: Path) -> Results:
     available = [name for name in options.peers if machine.is_importable(find(name).module)]
+    sizes = {state: states.sizes(state, scale=scale) for state, scale in options.scales.items()}
     settings = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "rounds": options.rounds,
         "repeats": options.repeats,
         "scales": options.scales,
-        "tensor_bytes": {state: states.sizes(state, scale=scale)[0] for state, scale in options.scales.items()},
+        "tensor_bytes": {state: size_bytes for state, (size_bytes, _) in sizes.items()},
         "left_out": [name for name in options.peers if name not in available],
     }
     results = Results(settings, machine.facts(scratch))
@@ -103,7 +104,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
             turn = round_number % len(subjects)
             for subject in subjects[turn:] + subjects[:turn]:
                 _say(f"round {round_number + 1} of {options.rounds}: {state}: {subject}")
-                results.add(_run(Job(subject, state, scale, str(scratch), repeats=options.repeats), scratch))
+                results.add(_run(Job(subject, state, scale, str(scratch), *sizes[state], repeats=options.repeats), scratch))
         _say(f"round {round_number + 1} of {options.rounds}: start-up")
         results.add(_run(Job("startup", startup.STATE, options.scale or 1.0, str(scratch), repeats=2), scratch))
     return results

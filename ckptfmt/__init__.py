@@ -13,7 +13,11 @@ from typing import Any as _Any
 from ckptfmt._version import __version__ as __version__
 
 _HOMES = {
+    "adapters.optuna_optimize": ("StudyProgress", "optimize"),
+    "adapters.optuna_shared": ("optuna_storage",),
+    "adapters.optuna_study": ("load_study", "save_study"),
     "checkpoint.async_queue": ("SaveHandle",),
+    "checkpoint.diff": ("DiffReport", "diff"),
     "checkpoint.info": ("CheckpointInfo",),
     "checkpoint.loading": ("is_complete", "load", "load_into", "open_checkpoint", "verify"),
     "checkpoint.objects": ("LoadReport",),
@@ -42,6 +46,8 @@ _HOMES = {
     "format.fingerprint": ("Difference",),
     "run.fingerprint": ("Fingerprint",),
     "run.mirror": ("MirrorStatus",),
+    "run.progress": ("Progress",),
+    "run.progress_ledger": ("Failure", "MetricSummary"),
     "run.restoring": ("RestoreReport", "Restored"),
     "run.run": ("Run",),
     "state.codecs": ("register_codec",),
@@ -52,7 +58,14 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [*sorted(_HOME_OF), "__version__"]  # noqa: PLE0604 - strings from the table above
 
 if _TYPE_CHECKING:
+    from ckptfmt.adapters.optuna_optimize import StudyProgress as StudyProgress
+    from ckptfmt.adapters.optuna_optimize import optimize as optimize
+    from ckptfmt.adapters.optuna_shared import optuna_storage as optuna_storage
+    from ckptfmt.adapters.optuna_study import load_study as load_study
+    from ckptfmt.adapters.optuna_study import save_study as save_study
     from ckptfmt.checkpoint.async_queue import SaveHandle as SaveHandle
+    from ckptfmt.checkpoint.diff import DiffReport as DiffReport
+    from ckptfmt.checkpoint.diff import diff as diff
     from ckptfmt.checkpoint.info import CheckpointInfo as CheckpointInfo
     from ckptfmt.checkpoint.loading import is_complete as is_complete
     from ckptfmt.checkpoint.loading import load as load
@@ -87,6 +100,9 @@ if _TYPE_CHECKING:
     from ckptfmt.run.data_digests import SampledFile as SampledFile
     from ckptfmt.run.fingerprint import Fingerprint as Fingerprint
     from ckptfmt.run.mirror import MirrorStatus as MirrorStatus
+    from ckptfmt.run.progress import Progress as Progress
+    from ckptfmt.run.progress_ledger import Failure as Failure
+    from ckptfmt.run.progress_ledger import MetricSummary as MetricSummary
     from ckptfmt.run.restoring import Restored as Restored
     from ckptfmt.run.restoring import RestoreReport as RestoreReport
     from ckptfmt.run.run import Run as Run

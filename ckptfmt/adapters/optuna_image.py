@@ -28,7 +28,9 @@ Record = Mapping[str, Any]
 
 @dataclass(slots=True)
 class StudyEntry:
-    """One study: `sampler` is the state of sampler and pruner after its last finished trial, by path."""
+    """One study. `done_count` counts finished trials that were not lost with their process; `sampler` is the state of sampler and pruner
+    after the last finished trial, by path.
+    """
 
     name: str
     directions: list[int]
@@ -38,6 +40,7 @@ class StudyEntry:
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)
     best_number: int | None = None
+    done_count: int = 0
     sampler: dict[str, Any] = field(default_factory=dict)
 
 
@@ -81,6 +84,10 @@ class StudyImage:
             raise KeyError(f"No trial with trial_id {trial_id} exists.")
         study_id, number = self.homes[trial_id]
         return self.studies[study_id].trials[number]
+
+    def running_count(self, study_id: int) -> int:
+        """How many trials of a study run now."""
+        return sum(self.homes[trial_id][0] == study_id for trial_id in self.running)
 
     def _create_study(self, record: Record) -> None:
         self.studies[record["study"]] = StudyEntry(record["name"], list(record["directions"]))
@@ -171,7 +178,9 @@ class StudyImage:
             entry.waiting.add(trial.number)
         elif state == RUNNING:
             self.running[trial._trial_id] = before
-        elif state == COMPLETE and _is_better(entry, trial):
+        elif LOST_KEY not in trial.system_attrs:
+            entry.done_count += 1
+        if state == COMPLETE and _is_better(entry, trial):
             entry.best_number = trial.number
 
     def _changeable(self, trial_id: int, *members: str) -> FrozenTrial:

@@ -205,9 +205,7 @@ def storage_class() -> Any:
             with self.log.look():
                 return self._image.trial(trial_id)
 
-        def get_all_trials(
-            self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-        ) -> list[FrozenTrial]:
+        def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
             with self.log.look():
                 entry = self._image.study(study_id)
                 if states == (TrialState.WAITING,):

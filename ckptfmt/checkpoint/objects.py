@@ -39,7 +39,7 @@ def restore_objects(checkpoint: OpenCheckpoint, objects: Mapping[str, Stateful],
     for name, target in objects.items():
         if not callable(getattr(target, "load_state_dict", None)):
             raise TypeError(f"{name}: expected an object with load_state_dict(), found {type(target).__name__}")
-    present = checkpoint.sections()
+    present = dict.fromkeys(checkpoint.sections())
     missing = tuple(name for name in objects if name not in present)
     if missing and strict:
         error = checkpoint.unknown_name(missing[0], present, "section")

@@ -121,8 +121,7 @@ class OpenCheckpoint:
     def _build(self, tree: Any) -> Any:
         with collector_paused():
             rows = self._rows_of(tree)
-            if self._verify:
-                self.store.check_headers(rows)
+            self.store.check_headers(rows)
             self.store.verify_rows(rows)
             return decode_state(tree, self._memory, device=self._device)
 
@@ -206,7 +205,8 @@ class TensorSlice:
 
     def __getitem__(self, index: Any) -> Any:
         part = self._checkpoint.get_tensor(self._name)[index]
-        return part.clone() if hasattr(part, "clone") else part.copy()
+        # Detached, because a clone that knows where it came from would keep the whole tensor.
+        return part.detach().clone() if hasattr(part, "clone") else part.copy()
 
 
 def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest, Metadata, list[ShardFile]]:

@@ -184,6 +184,14 @@ class Staging:
             return False
         return True
 
+    def shared_bytes(self, name: str) -> int:
+        """Return the size of a file here that has further names, 0 if this is its only one."""
+        file = self.directory.open(name)
+        try:
+            return file.size_bytes if file.link_count > 1 else 0
+        finally:
+            file.close()
+
     def publish(self, manifest: bytes, *, digest: str) -> None:
         """Commit: make the names durable, put the manifest in place, make that durable, remove what it replaces.
 

@@ -36,7 +36,7 @@ class TensorStore:
         """Check the header of every shard that holds some of these rows."""
         uses = uses_by_shard(self.metadata)
         for shard in sorted({chunk.shard for row in rows for chunk in self.metadata.tensors[row].chunks}):
-            self.shards[shard].check_header(uses[shard])
+            self.shards[shard].check_header(uses[shard], verify=self._verify)
 
     def verify_rows(self, rows: Iterable[int], *, on_bytes: Progress | None = None) -> None:
         """Verify every slot of some rows, with all cores and read-ahead."""

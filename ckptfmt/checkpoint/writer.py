@@ -173,7 +173,7 @@ class _Writer:
         shard = len(self.tables)
         self.tables.append(plan.table)
         self.entries.append(ShardEntry(name, entry.size_bytes, entry.digest, entry.section, entry.tensor_count))
-        self.shared_bytes += entry.size_bytes
+        self.shared_bytes += self.staging.shared_bytes(name)
         for index, slot in plan.slots.items():
             self.places[index] = (shard, slot)
 

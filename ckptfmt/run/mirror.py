@@ -198,7 +198,7 @@ class Mirror:
 
     def _remove_outdated(self) -> None:
         wanted = self._wanted()
-        entries = {entry.step: entry for entry in self._target.entries()}
+        entries = {entry.step: entry for entry in self._target.checked_entries()}
         outdated = self._find_outdated(list(entries.values()), wanted)
         for step in self._target.numbers():
             if step in outdated or (step not in entries and step not in wanted):
@@ -209,7 +209,8 @@ class Mirror:
     def _find_outdated(self, entries: list[StepEntry], wanted: dict[int, str]) -> set[int]:
         """Return what neither the run has nor its rules keep. What an earlier process left here counts by the rules alone."""
         decisions = plan_retention([entry.stored() for entry in entries], self._policy, now=datetime.now(UTC))
-        newest = set(sorted(self._verified)[-MIN_GENERATIONS:])
+        # A manifest comes after the verification, so what an earlier process left whole was verified by it.
+        newest = {entry.step for entry in [entry for entry in entries if entry.error is None][-MIN_GENERATIONS:]}
         return {
             decision.step
             for decision in decisions

@@ -7,7 +7,7 @@ were read back and verified. Nothing here decides what is copied.
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 
 from ckptfmt.checkpoint.directory import find_manifest, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.verify import find_damage
@@ -24,15 +24,13 @@ _COPY_BYTES = 8 * 2**20
 
 def is_copied(disk: Disk, source_path: str, target_path: str) -> bool:
     """Tell cheaply whether a checkpoint was copied and verified before: its manifest came last, and every file has its size."""
-    try:
-        source, target = disk.open_directory(source_path), disk.open_directory(target_path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    try:
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(closing(disk.open_directory(source_path)))
+            target = stack.enter_context(closing(disk.open_directory(target_path)))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         return _is_there(target, read_manifest(source))
-    finally:
-        source.close()
-        target.close()
 
 
 def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
@@ -41,12 +39,10 @@ def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
     Raises:
         CorruptError: the source is damaged, or the copy does not read back as it was written.
     """
-    source = open_checkpoint_directory(disk, source_path)
-    try:
+    with closing(open_checkpoint_directory(disk, source_path)) as source:
         manifest = read_manifest(source)
         make_directories(disk, target_path)
-        target = disk.open_directory(target_path)
-        try:
+        with closing(disk.open_directory(target_path)) as target:
             _prepare(target, manifest)
             for entry in manifest.files():
                 if _size_of(target, entry.name) != entry.size_bytes:
@@ -55,10 +51,6 @@ def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
             _check(target, manifest)
             _copy_file(source, target, MANIFEST_NAME)
             target.sync()
-        finally:
-            target.close()
-    finally:
-        source.close()
 
 
 def _prepare(target: Directory, manifest: Manifest) -> None:
@@ -99,27 +91,22 @@ def _is_there(target: Directory, manifest: Manifest) -> bool:
 def copy_run_file(disk: Disk, source_path: str, target_path: str) -> None:
     """Copy run.json, where there is one that differs."""
     make_directories(disk, target_path)
-    source, target = disk.open_directory(source_path), disk.open_directory(target_path)
-    try:
+    with closing(disk.open_directory(source_path)) as source, closing(disk.open_directory(target_path)) as target:
         if RUN_FILE_NAME in source.names() and _read(source, RUN_FILE_NAME) != _read(target, RUN_FILE_NAME):
             _copy_file(source, target, RUN_FILE_NAME)
             target.sync()
-    finally:
-        source.close()
-        target.close()
 
 
 def copy_history(disk: Disk, source_path: str, target_path: str) -> None:
     """Copy the history: segments only grow, and those that are gone in the source were replaced by the others."""
+    path = join(target_path, HISTORY_NAME)
     try:
         source = disk.open_directory(join(source_path, HISTORY_NAME))
     except FileNotFoundError:
         return
-    try:
-        path = join(target_path, HISTORY_NAME)
+    with closing(source):
         make_directories(disk, path)
-        target = disk.open_directory(path)
-        try:
+        with closing(disk.open_directory(path)) as target:
             names = [name for name in source.names() if not name.startswith(".")]
             for name in names:
                 with suppress(FileNotFoundError):
@@ -129,10 +116,6 @@ def copy_history(disk: Disk, source_path: str, target_path: str) -> None:
             for name in set(target.names()) - set(names):
                 with suppress(FileNotFoundError):
                     target.unlink(name)
-        finally:
-            target.close()
-    finally:
-        source.close()
 
 
 def _copy_file(source: Directory, target: Directory, name: str) -> None:

@@ -32,6 +32,7 @@ from ckptfmt.run.identity import Identity
 from ckptfmt.run.mirror import Mirror, MirrorStatus
 from ckptfmt.run.notices import warn
 from ckptfmt.run.origin import Origin
+from ckptfmt.run.progress import Progress, open_progress
 from ckptfmt.run.restoring import Restored, no_such_step, restore_first_sound
 from ckptfmt.run.retention import Policy, parse_duration, rank_by_metric
 from ckptfmt.run.steps import StepDirectory, StepEntry, check_step
@@ -97,6 +98,7 @@ class Run:
         self._origin = None if resume_from is None else Origin(self._disk, os.fspath(resume_from), self.path)
         self._writer = RunWriter(self._disk, self._steps, self._identity, self._history, self.policy, self._mirror)
         self._handles: list[SaveHandle] = []
+        self._studies: dict[str, Any] = {}
         self._is_closed = False
         try:
             self._open(resume)
@@ -277,6 +279,43 @@ class Run:
         """
         return cached(self._disk, self.path, name, compute, inputs)
 
+    def study(self, name: str, *, direction: Any = None, sampler: Any = None, pruner: Any = None, **optuna_options: Any) -> Any:
+        """Return the `optuna.Study` of this name, with its sampler as it was after the last finished trial.
+
+        A trial is on the disk when `optimize` moves on. `directions` and what else `optuna.create_study` knows may be given, and
+        `start_from`, the study of another run with whose trials a new one begins. See `ckptfmt.optimize` for a total over restarts.
+        """
+        # The one import upwards: the method is promised here, and what Optuna's objects are made of is known above.
+        from ckptfmt.adapters.optuna_study import open_study
+
+        self._check_open()
+        self._begin_writing(None)
+        options = {"direction": direction, "sampler": sampler, "pruner": pruner, **optuna_options}
+        return open_study(self._disk, self.path, name, check_open=self._check_open, opened=self._studies, **options)
+
+    def progress(
+        self,
+        name: str,
+        *,
+        total: int | None = None,
+        fingerprint: Fingerprint | None = None,
+        flush_every: int = 1,
+        allow_changes: Sequence[str] = (),
+        max_attempts: int | None = 3,
+    ) -> Progress:
+        """Open the record of work in small units: which are done, with their results. See `Progress`.
+
+        `total` is the number of units, learned from `pending` where it is not given; `flush_every` how many of them may share one
+        flush; `max_attempts` how often a unit may fail. Several processes may work on one progress, each with a `Run` of its own.
+
+        Raises:
+            FingerprintMismatchError: finished units belong to another fingerprint, and `allow_changes` does not name what differs.
+        """
+        self._check_open()
+        options: dict[str, Any] = {"total": total, "flush_every": flush_every, "max_attempts": max_attempts}
+        options |= {"fingerprint": fingerprint, "allow_changes": allow_changes, "durable": self._options.durable}
+        return open_progress(self._disk, self.path, name, lambda: self._begin_writing(None), options)
+
     def export(self, directory: PathLike, *, steps: Sequence[int | str] = ("best",), overwrite: bool = False) -> list[str]:
         """Write history and checkpoints in common formats: JSON, CSV, npy, safetensors; return the paths.
 
@@ -308,7 +347,12 @@ class Run:
         try:
             self._wait_for_saves()
         finally:
+            self._close_studies()
             self._writer.close()
+
+    def _close_studies(self) -> None:
+        for storage in self._studies.values():
+            storage.log.close()
 
     def finish_at_exit(self) -> None:
         """Close at the end of the interpreter; what went wrong with a save is printed by its queue."""

@@ -193,13 +193,14 @@ class StepDirectory:
     def set_everything_aside(self, *, reason: str, now: datetime) -> list[str]:
         """Set aside whatever belongs to the experiment so far: all but caches, and what was set aside before.
 
-        Its identity goes last and is synced separately: while one checkpoint is left, it says whose.
+        Each group is durable before the next: the history goes before its checkpoints, so that it is never taken for that of the next
+        experiment, and the identity goes last, because while one checkpoint is left, it says whose.
         """
-        names = [name for name in self._names() if not name.startswith((".", ASIDE_PREFIX)) and name not in (CACHE_NAME, RUN_FILE_NAME)]
-        renamed = self.set_aside(names, reason=reason, now=now)
-        if RUN_FILE_NAME in self._names():
-            renamed += self.set_aside([RUN_FILE_NAME], reason=reason, now=now)
-        return renamed
+        names = [name for name in self._names() if not name.startswith((".", ASIDE_PREFIX)) and name != CACHE_NAME]
+        is_step = {name: _STEP_NAME.fullmatch(name) is not None for name in names}
+        others = [name for name in names if not is_step[name] and name != RUN_FILE_NAME]
+        groups = (others, [name for name in names if is_step[name]], [name for name in names if name == RUN_FILE_NAME])
+        return [renamed for group in groups for renamed in self.set_aside(group, reason=reason, now=now)]
 
 
 def find_entries(disk: Disk, path: str) -> list[StepEntry]:

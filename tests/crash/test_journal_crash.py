@@ -7,17 +7,11 @@ writer. Then steps are taken out of the code one by one, and each time the same 
 from __future__ import annotations
 
 import inspect
-import itertools
-import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from ckptfmt.disk.local import LocalDisk
 from ckptfmt.disk.memory import MemoryDisk
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Disk
@@ -374,33 +368,3 @@ def test_without_the_chain_check_spliced_records_are_read(monkeypatch: pytest.Mo
     no_chain_check(monkeypatch)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         test_records_that_do_not_follow_each_other_are_refused()
-
-
-WRITER = """
-import sys
-from ckptfmt.disk.local import LocalDisk
-from ckptfmt.run.journal import Journal
-with Journal.open_for_append(LocalDisk(), sys.argv[1]) as journal:
-    while True:
-        number = journal.append({"number": journal.last_number + 1}, flush=journal.last_number % 3 == 2)
-        if number % 3 == 0:
-            print(number, flush=True)
-"""
-
-
-def test_a_writer_that_is_killed_has_kept_every_record_that_it_reported(tmp_path: Path) -> None:
-    path = str(tmp_path / "journal")
-    reported = 0
-    for session in range(4):
-        arguments = [sys.executable, "-c", WRITER, path]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as writer:
-            assert writer.stdout is not None
-            for line in itertools.islice(writer.stdout, 5 + session):
-                reported = int(line)
-            writer.kill()
-            reported = max([reported, *(int(line) for line in writer.stdout if line.endswith("\n"))])
-        found = [value for _, value in read_journal(LocalDisk(), path).iter_records()]
-        assert found == [{"number": number} for number in range(1, len(found) + 1)]
-        assert len(found) >= reported > 0
-    assert not [finding for finding in verify_journal(LocalDisk(), path) if finding.level == "error"]

@@ -70,13 +70,17 @@ def put(path, content):
 
 
 WEIGHTS = whole([("w", "float32", (4,), bytes(16)), ("b", "int64", (), bytes(8))])
-TREE = {"model": {"w": Ref(0), "b": Ref(1)}, "epoch": 3}
 
 
-def hostile(tree=None, **edits):
-    """The files of a sound checkpoint of two tensors, with edits of its layers, or with another tree."""
+def hostile(**edits):
+    """The files of a sound checkpoint of two tensors, with edits of its layers."""
     shard, rows = WEIGHTS
-    return build(TREE if tree is None else tree, rows, [shard], edits=Edits(**edits))
+    return build({"model": {"w": Ref(0), "b": Ref(1)}, "epoch": 3}, rows, [shard], edits=Edits(**edits))
+
+
+def with_tree(node):
+    """The files of a sound checkpoint of two tensors with this packed tree, which may be deeper than any walk by recursion."""
+    return hostile(content=lambda content: content | {"tree": node})
 
 
 def run_attacks(attacks, directory):

@@ -17,7 +17,7 @@ from ckpt_inspect.sources.location import NotReadableHereError, run_path
 from ckpt_inspect.sources.run_directory import read_run
 from ckpt_inspect.sources.run_history import check_metric
 from ckpt_inspect.sources.run_writer import find_writer
-from ckpt_inspect.views.cleanup_table import cleanup_document, cleanup_lines
+from ckpt_inspect.views.cleanup_table import cleanup_document, cleanup_lines, freed_bytes
 from ckptfmt.errors import RunLockedError
 from ckptfmt.run.cleaning import CleanupReport
 from ckptfmt.run.retention import Policy, parse_duration
@@ -46,15 +46,19 @@ def clean_up(path: str, rules: Mapping[str, Any], answer: Answer, screen: Screen
         is_done = answer is Answer.YES
         if not screen.is_json:
             screen.write_lines(cleanup_lines(report, listed, screen))
-        if answer is Answer.ASK and report.removed and _agrees(report):
+        if answer is Answer.ASK and report.removed and _agrees(report, freed_bytes(report, listed)):
             report = run.cleanup(**rules)
             is_done = True
     if screen.is_json:
         screen.write_document(cleanup_document(report, listed))
-    elif report.removed and not is_done:
-        screen.write_lines(["nothing was deleted"])
     elif report.removed and answer is Answer.ASK:
-        screen.write_lines([f"{count_text(len(report.removed), 'checkpoint')} deleted, {size_text(report.freed_bytes)} freed"])
+        screen.write_lines(
+            [
+                "nothing was deleted"
+                if not is_done
+                else f"{count_text(len(report.removed), 'checkpoint')} deleted, {size_text(report.freed_bytes)} freed"
+            ]
+        )
     return FINE
 
 
@@ -90,8 +94,8 @@ def _check_lock(path: str) -> None:
         )
 
 
-def _agrees(report: CleanupReport) -> bool:
-    question = f"Delete {count_text(len(report.removed), 'checkpoint')} and free {size_text(report.freed_bytes)}? [y/N] "
+def _agrees(report: CleanupReport, size_bytes: int) -> bool:
+    question = f"Delete {count_text(len(report.removed), 'checkpoint')} and free {size_text(size_bytes)}? [y/N] "
     sys.stderr.write(question)
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from importlib import import_module
 
 from ckpt_inspect.output.exit_status import FINE
 from ckpt_inspect.output.messages import report_error
@@ -56,7 +57,7 @@ def _draw(history: RunHistory, names: Sequence[str], plot: str) -> None:
 
 def _png(drawing: str, plot: str) -> bytes:
     try:
-        import cairosvg
+        cairosvg = import_module("cairosvg")
     except (ImportError, OSError):
         # OSError: the package is there, the library that it wraps is not.
         advice = f"Draw {os.path.splitext(plot)[0]}.svg instead, which needs nothing, or: pip install cairosvg"

@@ -65,12 +65,19 @@ def _cleanup() -> CommandModule:
     return cleanup
 
 
+def _diff() -> CommandModule:
+    from ckpt_inspect.commands import diff
+
+    return diff
+
+
 COMMANDS = (
     Command("inspect", ("ls",), "PATH", "what is in a checkpoint, a run or a .safetensors file", _inspect),
     Command("verify", ("check",), "PATH...", "check every byte; name the damaged file and tensor", _verify),
     Command("history", ("log",), "RUN", "metrics by step, a chart of each", _history),
     Command("best", (), "RUN", "the step with the best value of a metric", _best),
     Command("cleanup", ("prune", "forget"), "RUN", "delete what no rule keeps, with a reason for each", _cleanup),
+    Command("diff", (), "A B", "what differs between two checkpoints", _diff),
 )
 
 

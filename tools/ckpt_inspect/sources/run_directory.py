@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ckpt_inspect.sources.checkpoint import StoredFile, read_manifest_of, stored_files
@@ -54,6 +55,12 @@ class RunDirectory:
         """What they take on the disk: a file that several of them name is counted once."""
         sizes = {file.identity: file.size_bytes for listed in self.checkpoints for file in listed.files if file.identity}
         return sum(sizes.values())
+
+    def freed_bytes(self, steps: Collection[int]) -> int:
+        """What deleting some steps together frees: the files of which no other name is left."""
+        named = [file for listed in self.checkpoints if listed.step in steps for file in listed.files if file.identity]
+        counts = Counter(file.identity for file in named)
+        return sum({file.identity: file.size_bytes for file in named if counts[file.identity] >= file.name_count}.values())
 
 
 def read_run(path: str) -> RunDirectory:
