@@ -26,6 +26,17 @@ MAXIMIZE = 2
 Record = Mapping[str, Any]
 
 
+_NEW_TRIAL: dict[str, Any] = {
+    "state": RUNNING,
+    "values": None,
+    "finished_at": None,
+    "params": [],
+    "user_attrs": {},
+    "system_attrs": {},
+    "intermediate": [],
+}
+
+
 @dataclass(slots=True)
 class StudyEntry:
     """One study. `done_count` counts finished trials that were not lost with their process; `sampler` is the state of sampler and pruner
@@ -110,6 +121,9 @@ class StudyImage:
         entry = self.studies[record["study"]]
         sampler = {path: value for path, value in entry.sampler.items() if path not in record["gone"]}
         entry.sampler = {**sampler, **record["changed"]}
+
+    def _begin_trial(self, record: Record) -> None:
+        self._create_trial({**_NEW_TRIAL, **record, "started_at": record["at"]})
 
     def _create_trial(self, record: Record) -> None:
         entry, trial_id = self.studies[record["study"]], record["trial"]
@@ -215,6 +229,7 @@ _CHANGES = {
     "study_user_attr": StudyImage._set_study_user_attr,
     "study_system_attr": StudyImage._set_study_system_attr,
     "sampler": StudyImage._set_sampler,
+    "begin_trial": StudyImage._begin_trial,
     "create_trial": StudyImage._create_trial,
     "param": StudyImage._set_param,
     "intermediate": StudyImage._set_intermediate,

@@ -40,10 +40,13 @@ class StudyJournal:
         self.path = path
         self._mutex = threading.RLock()
         self._check_open = check_open
+        # The trials that this process has begun and not finished.
+        self._begun: set[int] = set()
         self._journal = Journal.open_for_append(disk, path, durable=durable, flush_after_seconds=_FLUSH_SECONDS)
         if first is not None and self._journal.last_number == 0:
             self._journal.compact(first)
             self.image.replay(list(first))
+            self._settle()
             return
         records = list(self._journal.iter_records())
         self._journal.release_records()
@@ -63,7 +66,7 @@ class StudyJournal:
             yield
 
     @contextmanager
-    def look(self) -> Iterator[None]:
+    def look(self, _: int | None = None) -> Iterator[None]:
         """Let no other thread change the image in the block."""
         with self._mutex:
             yield
@@ -73,12 +76,18 @@ class StudyJournal:
         if self._check_open is not None:
             self._check_open()
         with self._mutex:
-            state = record.get("state")
-            begins = state == RUNNING and record["op"] in ("state", "create_trial")
-            finishes = record["op"] == "state" and state in FINISHED
-            is_provisional = begins or (bool(self.image.running) and not finishes)
+            op, state = record["op"], record.get("state")
+            begins = op == "begin_trial" or (op == "state" and state == RUNNING)
+            finishes = op == "state" and state in FINISHED
+            is_provisional = begins or (bool(self._begun) and not finishes)
             self._append({**record, "provisional": True} if is_provisional else record, flush=flush and not is_provisional)
             self.image.apply(record)
+            if begins:
+                self._begun.add(record["trial"])
+            elif finishes:
+                self._begun.discard(record["trial"])
+            elif op == "delete_study":
+                self._begun &= self.image.running.keys()
 
     def close(self) -> None:
         """Flush and close."""
@@ -88,7 +97,7 @@ class StudyJournal:
         self._journal.append(dict(record), flush=flush)
 
     def _settle(self) -> None:
-        """Trials that ran beside one that finished cannot be unmade: they fail, or wait again if they had waited."""
+        """Trials that ran beside one that finished cannot be unmade: they fail, or wait again if they had waited before."""
         for trial_id, waiting in list(self.image.running.items()):
             state = FAIL if waiting is None else WAITING
             now = encode_time(datetime.now())  # noqa: DTZ005 - as Optuna's

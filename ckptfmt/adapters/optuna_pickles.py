@@ -76,7 +76,7 @@ def find_foreign_name(data: bytes) -> str | None:
         if name in _TEXTS:
             pushed.append(argument)
         elif name in ("BINGET", "LONG_BINGET"):
-            pushed.append(memory[argument] if argument < len(memory) else None)
+            pushed.append(memory[argument] if type(argument) is int and argument < len(memory) else None)
         elif name != "FRAME":
             pushed = [None]
     return None

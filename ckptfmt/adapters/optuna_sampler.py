@@ -57,7 +57,7 @@ class SamplerWatch:
             return
         for name in _FIELDS.get(type(owner).__name__, ()):
             value = getattr(owner, name, None)
-            state[f"{path}.{name}"] = value.item() if hasattr(value, "item") else value
+            state[f"{path}.{name}"] = value if value is None or not hasattr(value, "item") else value.item()
         if type(owner).__name__ == "HyperbandPruner":
             state[f"{path}.has_brackets"] = bool(owner._pruners)
         grids = getattr(owner, "_all_grids", None)

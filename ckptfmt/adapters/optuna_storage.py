@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
-from ckptfmt.adapters.optuna_image import FINISHED, RUNNING, Record, StudyImage
+from ckptfmt.adapters.optuna_image import FINISHED, Record, StudyImage
 from ckptfmt.adapters.optuna_values import encode_attribute, encode_distribution, encode_time, encode_trial
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class StudyLog(Protocol):
     def turn(self, trial_id: int | None = None) -> AbstractContextManager[None]:
         """Let nobody else change anything in the block, or, with `trial_id`, this running trial; the image is up to date in it."""
 
-    def look(self) -> AbstractContextManager[None]:
-        """Let no other thread change the image in the block, which holds what everybody wrote until now."""
+    def look(self, trial_id: int | None = None) -> AbstractContextManager[None]:
+        """Let no other thread change the image in the block, which holds what everybody wrote until now, or all of an own trial."""
 
     def write(self, record: Record, *, flush: bool) -> None:
         """Append a record and apply it; with `flush` it is durable when this returns. If this raises, nothing has changed."""
@@ -141,14 +141,15 @@ def storage_class() -> Any:
                 ]
 
         def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-            whole = _NEW_TRIAL if template_trial is None else encode_trial(template_trial)
+            whole = None if template_trial is None else encode_trial(template_trial)
             with self.log.turn():
                 self._image.study(study_id)
-                if template_trial is None:
-                    self._check_room(study_id)
-                    whole = {**whole, "started_at": _now()}
                 trial_id = self._image.next_trial_id
-                self.log.write({"op": "create_trial", "study": study_id, "trial": trial_id, **whole}, flush=template_trial is not None)
+                if whole is None:
+                    self._check_room(study_id)
+                    self.log.write({"op": "begin_trial", "study": study_id, "trial": trial_id, "at": _now()}, flush=False)
+                else:
+                    self.log.write({"op": "create_trial", "study": study_id, "trial": trial_id, **whole}, flush=True)
                 return trial_id
 
         def set_trial_param(self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution) -> None:
@@ -202,10 +203,15 @@ def storage_class() -> Any:
                 self.log.write({"op": "system_attr", "trial": trial_id, "key": key, "value": tree}, flush=False)
 
         def get_trial(self, trial_id: int) -> FrozenTrial:
-            with self.log.look():
+            with self.log.look(trial_id):
                 return self._image.trial(trial_id)
 
-        def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        def get_all_trials(
+            self,
+            study_id: int,
+            deepcopy: bool = True,  # noqa: FBT001, FBT002 - Optuna's signature
+            states: Container[TrialState] | None = None,
+        ) -> list[FrozenTrial]:
             with self.log.look():
                 entry = self._image.study(study_id)
                 if states == (TrialState.WAITING,):
@@ -246,18 +252,6 @@ def storage_class() -> Any:
             return {"sampler": self._take_sampler(study, self._image.study(study_id).sampler)}
 
     return StudyStorage
-
-
-_NEW_TRIAL: dict[str, Any] = {
-    "state": RUNNING,
-    "values": None,
-    "started_at": None,
-    "finished_at": None,
-    "params": [],
-    "user_attrs": {},
-    "system_attrs": {},
-    "intermediate": [],
-}
 
 
 def _now() -> str | None:

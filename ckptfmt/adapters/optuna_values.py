@@ -123,7 +123,7 @@ def decode_trial(record: dict[str, Any], *, number: int, trial_id: int) -> Froze
         distributions=distributions,
         user_attrs={key: decode_attribute(value) for key, value in record["user_attrs"].items()},
         system_attrs={key: decode_attribute(value) for key, value in record["system_attrs"].items()},
-        intermediate_values={step: value for step, value in record["intermediate"]},
+        intermediate_values=dict(record["intermediate"]),
     )
 
 

@@ -5,6 +5,7 @@ The thread starts with the first save and is waited for when the interpreter exi
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -56,9 +57,17 @@ class SaveHandle:
 
 
 class SaveQueue:
-    """Runs saves one after another on one thread."""
+    """Runs saves one after another on one thread.
+
+    A process that was forked has no such thread: it begins with an empty queue, and leaves what was under way to its parent.
+    """
 
     def __init__(self) -> None:
+        self._is_registered = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._tasks: queue.SimpleQueue[tuple[SaveHandle, Callable[[], CheckpointInfo]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -66,18 +75,24 @@ class SaveQueue:
 
     def put(self, path: str, task: Callable[[], CheckpointInfo]) -> SaveHandle:
         """Queue a save behind those under way."""
+        if self._pid != os.getpid():
+            self._begin()
         handle = SaveHandle(path)
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="ckptfmt-async-save", daemon=True)
                 self._thread.start()
+            if not self._is_registered:
                 # Unlike atexit, this runs while threads can still be started, which a large save does.
                 threading._register_atexit(self._finish_at_exit)  # type: ignore[attr-defined]
+                self._is_registered = True
             self._tasks.put((handle, task))
         return handle
 
     def raise_pending(self) -> None:
         """Raise the error of an earlier save that nobody has fetched."""
+        if self._pid != os.getpid():
+            self._begin()
         with self._lock:
             handle = self._failed.pop(0) if self._failed else None
         if handle is not None and handle.error is not None:
@@ -106,9 +121,10 @@ class SaveQueue:
             handle.finish(info, None)
 
     def _finish_at_exit(self) -> None:
+        if self._pid != os.getpid() or self._thread is None:
+            return
         self._tasks.put(None)
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
         for handle in self._failed:
             sys.stderr.write(f"ckptfmt: the asynchronous save of {handle.path} failed:\n")
             traceback.print_exception(handle.error)

@@ -17,7 +17,7 @@ from ckptfmt.checkpoint.tensor_diff import compare_elements
 from ckptfmt.checkpoint.tree_diff import Globs, Selection, Show, Side, Tolerance, TreeDiff, ValueDifference
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import FormatError
-from ckptfmt.format.fingerprint import Difference, compare_documents, decode_document
+from ckptfmt.format.fingerprint import Difference, FingerprintDocument, compare_documents, decode_document
 from ckptfmt.format.metadata import TensorRow
 from ckptfmt.format.tree_walk import ABSENT, tag_of
 from ckptfmt.state.tree import outline_state
@@ -157,7 +157,8 @@ def _compare_tensors(
             on_bytes(before.rows[a].size_bytes + after.rows[b].size_bytes)
         difference = found[a, b]
         if difference is None:
-            in_value.append(path)
+            if before.digest_of(a) is not None and after.digest_of(b) is not None:
+                in_value.append(path)
         else:
             differences.append(replace(difference, path=path))
     return differences, in_value
@@ -201,7 +202,7 @@ def _compare_fingerprints(before: Side, after: Side, selection: Selection) -> It
     if before.fingerprint == after.fingerprint:
         return
     try:
-        one, other = (decode_document(side.fingerprint or {}, where=side.path) for side in (before, after))
+        one, other = (_document_of(side) for side in (before, after))
     except FormatError:
         # Any JSON object may be given to `save`; one that no Fingerprint made is compared by its members.
         yield from _compare_members(before.fingerprint or {}, after.fingerprint or {}, selection)
@@ -210,6 +211,10 @@ def _compare_fingerprints(before: Side, after: Side, selection: Selection) -> It
     for difference in compare_documents(one, other, cores={}, match_of=classes.__getitem__):
         if selection.has(("@fingerprint", *difference.field.split("."))):
             yield difference
+
+
+def _document_of(side: Side) -> FingerprintDocument:
+    return FingerprintDocument({}, "", None) if side.fingerprint is None else decode_document(side.fingerprint, where=side.path)
 
 
 def _compare_members(before: Mapping[str, Any], after: Mapping[str, Any], selection: Selection) -> Iterator[Difference]:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Protocol
 
 from ckptfmt.checkpoint.async_queue import QUEUE, SaveHandle
@@ -20,6 +21,7 @@ from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import UnsupportedTypeError
 from ckptfmt.format import canonical_json
 from ckptfmt.format.layout import MAX_INTEGER
+from ckptfmt.format.rules import shown, visible
 from ckptfmt.state.tree import encode_state
 
 _DISK = LocalDisk()
@@ -120,14 +122,18 @@ def check_options(
 
 def metric_values(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     """Return metrics as plain numbers; 0-d tensors and numpy scalars are asked for theirs."""
+    if not isinstance(metrics, Mapping):
+        raise UnsupportedTypeError(f"metrics: expected a mapping from names to numbers, found {type(metrics).__name__}", path="metrics")
     return {name: _metric_value(name, value) for name, value in metrics.items()}
 
 
 def _metric_value(name: str, value: Any) -> int | float:
     if not isinstance(name, str):
         raise UnsupportedTypeError(f"metrics: expected names of str, found {type(name).__name__}", path="metrics")
+    if visible(name) != name:
+        raise UnsupportedTypeError(f"metrics: expected names of printable characters, found {shown(name)!r}", path="metrics")
     if type(value) not in (int, float, bool) and callable(getattr(value, "item", None)):
-        value = value.item()
+        value = _item_of(name, value)
     if isinstance(value, (bool, int)):
         value = int(value)
         return value if -MAX_INTEGER <= value < MAX_INTEGER else float(value)
@@ -136,6 +142,14 @@ def _metric_value(name: str, value: Any) -> int | float:
     raise UnsupportedTypeError(
         f"metrics.{name}: expected a number, found {type(value).__name__}\nPut other values into the state.", path=f"metrics.{name}"
     )
+
+
+def _item_of(name: str, value: Any) -> Any:
+    try:
+        return value.item()
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"expected one number, found {type(value).__name__} of shape {tuple(getattr(value, 'shape', ()))}"
+        raise UnsupportedTypeError(f"metrics.{name}: {what}\nPut arrays into the state.", path=f"metrics.{name}") from error
 
 
 def _fingerprint_document(fingerprint: Any) -> dict[str, Any] | None:
@@ -147,7 +161,7 @@ def _fingerprint_document(fingerprint: Any) -> dict[str, Any] | None:
         document: dict[str, Any] = canonical_json.decode(
             canonical_json.encode(dict(fingerprint)), where="fingerprint", rule="E008", max_depth=32
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UnsupportedTypeError(f"fingerprint: expected plain data that JSON can hold: {error}", path="fingerprint") from None
     return document
 
@@ -157,7 +171,7 @@ def parse_size(size: str | int) -> int:
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
     match = _SIZE.fullmatch(size) if isinstance(size, str) else None
-    size_bytes = math.floor(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].upper()]) if match else 0
+    size_bytes = math.floor(Fraction(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].upper()]) if match else 0
     if size_bytes <= 0:
         raise ValueError(f"max_shard_size={size!r}: expected a positive number of bytes or a size such as '2GB' or '512MiB'")
     return size_bytes

@@ -8,6 +8,7 @@ equal, and so are the two zeros. Element types: spec 9.2.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ from ckptfmt.state.statistics import tensor_statistics
 from ckptfmt.state.tensors import TensorMemory
 
 _BLOCK_ELEMENTS = 2**20
+_BYTE_TYPE = re.compile(r"float[468]_\w+|u?int[1-7]")
 _PAIRED = "float4_e2m1fn_x2"
 # Unsigned integers as wide as one number of a float; complex elements are two of them.
 _BITS = {"float16": "u2", "bfloat16": "u2", "complex32": "u2", "float32": "u4", "complex64": "u4", "float64": "u8", "complex128": "u8"}
@@ -242,8 +244,7 @@ def _table_of(dtype: str) -> Any:
     """Return what each byte of a type of one byte means, a row for each; None for other types and those that numpy has."""
     import numpy
 
-    is_float = dtype.startswith(("float4", "float6", "float8"))
-    if not is_float and not (dtype.startswith(("int", "uint")) and dtype[-1] in "1234567" and dtype[-2] == "t"):
+    if not _BYTE_TYPE.fullmatch(dtype):
         return None
     if dtype == _PAIRED:
         half = _table_of("float4_e2m1fn")[:16, 0]

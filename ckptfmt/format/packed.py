@@ -62,14 +62,22 @@ def _refuse_extension(code: int, data: bytes) -> Any:
     raise ValueError("a value of an extension type")
 
 
+def _skip(data: bytes) -> None:
+    """Walk over one value without making anything: older decoders make room for all that an array declares, at each level."""
+    scanner = msgpack.Unpacker(max_buffer_size=max(1, len(data)))
+    scanner.feed(data)
+    scanner.skip()
+
+
 def unpack(data: bytes, *, where: str) -> Any:
     """Decode one value in packed form; anything else is a violation of E024.
 
     The depth of the result is bounded by the decoder's stack of 1,024 levels.
     """
-    # No array has more elements than there are bytes; the decoder makes room for as many as an array declares.
+    # No array has more elements than there are bytes.
     max_items = min(MAX_CONTAINER_ITEMS, len(data))
     try:
+        _skip(data)
         value = msgpack.unpackb(
             data,
             raw=False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from typing import Protocol
 
 
@@ -41,4 +42,7 @@ def forget(run: Finishable) -> None:
 def _finish_all() -> None:
     if os.getpid() in _process:
         for run in list(_open.values()):
-            run.finish_at_exit()
+            try:
+                run.finish_at_exit()
+            except Exception:  # noqa: BLE001 - nobody can catch it any more, and the other runs must be finished too
+                traceback.print_exc()

@@ -19,7 +19,7 @@ from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointError, CheckpointNotFoundError
-from ckptfmt.run.mirror_copy import copy_checkpoint, copy_history, copy_run_file, is_copied
+from ckptfmt.run.mirror_copy import copy_checkpoint, copy_journals, copy_run_file, is_copied
 from ckptfmt.run.notices import warn
 from ckptfmt.run.retention import Policy, plan_retention
 from ckptfmt.run.run_file import RunFile, find_run_file
@@ -103,7 +103,7 @@ class Mirror:
         The identity comes first, so that a kill in between leaves no checkpoint of which nobody knows whose it is.
         """
         copy_run_file(self._disk, self._target.path, self._source.path)
-        copy_history(self._disk, self._target.path, self._source.path)
+        copy_journals(self._disk, self._target.path, self._source.path)
         brought: list[int] = []
         for entry in reversed(self._target.committed()):
             if len(brought) == MIN_GENERATIONS:
@@ -159,7 +159,7 @@ class Mirror:
                     first_error = first_error or error
                 # Otherwise the run has deleted it meanwhile, and its copy is not wanted any more.
         self._seen |= set(wanted)
-        copy_history(self._disk, self._source.path, self._target.path)
+        copy_journals(self._disk, self._source.path, self._target.path)
         if first_error is not None:
             raise first_error
         self._remove_outdated()

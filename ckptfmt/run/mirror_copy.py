@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, suppress
 from ckptfmt.checkpoint.directory import find_manifest, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.verify import find_damage
 from ckptfmt.disk.paths import join, make_directories
-from ckptfmt.disk.protocol import Directory, Disk
+from ckptfmt.disk.protocol import Directory, Disk, NotARegularFileError
 from ckptfmt.errors import CheckpointError, CorruptError
 from ckptfmt.format.layout import MANIFEST_NAME, is_temporary_name, temporary_name
 from ckptfmt.format.manifest import Manifest
@@ -20,6 +20,7 @@ from ckptfmt.run.history import HISTORY_NAME
 from ckptfmt.run.run_file import RUN_FILE_NAME
 
 _COPY_BYTES = 8 * 2**20
+_JOURNALS = (HISTORY_NAME, "studies", "progress")
 
 
 def is_copied(disk: Disk, source_path: str, target_path: str) -> bool:
@@ -97,24 +98,34 @@ def copy_run_file(disk: Disk, source_path: str, target_path: str) -> None:
             target.sync()
 
 
-def copy_history(disk: Disk, source_path: str, target_path: str) -> None:
-    """Copy the history: segments only grow, and those that are gone in the source were replaced by the others."""
-    path = join(target_path, HISTORY_NAME)
+def copy_journals(disk: Disk, source_path: str, target_path: str) -> None:
+    """Copy the history, and the journals of studies and progress."""
+    for name in _JOURNALS:
+        _copy_journals_below(disk, join(source_path, name), join(target_path, name))
+
+
+def _copy_journals_below(disk: Disk, source_path: str, target_path: str) -> None:
+    """Copy journals: their segments only grow, and those that are gone in the source were replaced by the others."""
     try:
-        source = disk.open_directory(join(source_path, HISTORY_NAME))
-    except FileNotFoundError:
+        source = disk.open_directory(source_path)
+    except (FileNotFoundError, NotADirectoryError):
         return
     with closing(source):
-        make_directories(disk, path)
-        with closing(disk.open_directory(path)) as target:
+        make_directories(disk, target_path)
+        with closing(disk.open_directory(target_path)) as target:
             names = [name for name in source.names() if not name.startswith(".")]
             for name in names:
-                with suppress(FileNotFoundError):
-                    if _size_of(source, name) != _size_of(target, name):
+                try:
+                    if _size_of(source, name) != _size_of(target, name) or _size_of(source, name) is None:
                         _copy_file(source, target, name)
+                except NotARegularFileError:
+                    _copy_journals_below(disk, join(source_path, name), join(target_path, name))
+                except FileNotFoundError:
+                    # Replaced by a newer segment meanwhile.
+                    continue
             target.sync()
             for name in set(target.names()) - set(names):
-                with suppress(FileNotFoundError):
+                with suppress(OSError):
                     target.unlink(name)
 
 

@@ -46,6 +46,17 @@ class Progress:
     with flush_every=1 `done` returns when the record is on the disk; with more, the last `flush_every` units may be lost in a power
     cut, but not by a kill of the process.
 
+    Args:
+        total: how many units there are; learned from `pending` where it is not given.
+        fingerprint: what identifies the work; another one than that of the finished units is refused.
+        allow_changes: globs over its fields that may differ: finished units stay, the rest is done anew.
+        flush_every: how many units may share one flush.
+        max_attempts: how often a unit may fail before it is not pending any more; None for any number.
+
+    Raises:
+        FingerprintMismatchError: the finished units belong to other work; `.differences` says in what.
+        CorruptError: acknowledged records are missing or disturbed.
+
     Attributes: `name`, `path`.
     """
 
@@ -79,8 +90,9 @@ class Progress:
             max_attempts=max_attempts,
             flush_every=flush_every,
             durable=durable,
-            before_first_write=before_first_write,
+            before_first_write=self._begin_run,
         )
+        self._before_first_write = before_first_write
         self._ledger = self._session.ledger
         self._mutex = self._session.mutex
         self._is_total_given = total is not None
@@ -90,6 +102,9 @@ class Progress:
         except BaseException:
             self._session.close()
             raise
+
+    def _begin_run(self) -> None:
+        self._before_first_write()
         at_exit.remember(self)
 
     def _check_fingerprint(self, allow_changes: Sequence[str]) -> None:
@@ -270,14 +285,30 @@ class Progress:
         self.close()
 
 
-def open_progress(disk: Disk, run_path: str, name: str, begin_run: Callable[[], None], options: Mapping[str, Any]) -> Progress:
-    """Open a progress of a run. `begin_run` is called before the first write; whether it gets the run's lock does not matter."""
+def open_progress(
+    disk: Disk, run_path: str, name: str, begin_run: Callable[[], None], opened: dict[str, Progress], options: Mapping[str, Any]
+) -> Progress:
+    """Open a progress of a run, and keep it in `opened` under its name; one that was there before is closed.
+
+    `begin_run` is called before the first write; whether it gets the run's lock does not matter.
+    """
     if not _NAME.fullmatch(name):
         raise ValueError(f"name={name!r}: expected up to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit")
+    if name in opened:
+        # As when a cell of a notebook is run again: what the first one had claimed is free then.
+        opened.pop(name).close()
 
     def before_first_write() -> None:
         # Who has the lock has said what the run is; several processes may work on one progress.
         with suppress(RunLockedError):
             begin_run()
 
-    return Progress(disk, join(join(run_path, PROGRESS_NAME), name), name, before_first_write=before_first_write, **options)
+    path = join(join(run_path, PROGRESS_NAME), name)
+    opened[name] = Progress(disk, path, name, before_first_write=before_first_write, **options)
+    return opened[name]
+
+
+def close_progress(opened: Mapping[str, Progress]) -> None:
+    """Close what a run has opened."""
+    for progress in opened.values():
+        progress.close()

@@ -32,7 +32,7 @@ from ckptfmt.run.identity import Identity
 from ckptfmt.run.mirror import Mirror, MirrorStatus
 from ckptfmt.run.notices import warn
 from ckptfmt.run.origin import Origin
-from ckptfmt.run.progress import Progress, open_progress
+from ckptfmt.run.progress import Progress, close_progress, open_progress
 from ckptfmt.run.restoring import Restored, no_such_step, restore_first_sound
 from ckptfmt.run.retention import Policy, parse_duration, rank_by_metric
 from ckptfmt.run.steps import StepDirectory, StepEntry, check_step
@@ -99,6 +99,7 @@ class Run:
         self._writer = RunWriter(self._disk, self._steps, self._identity, self._history, self.policy, self._mirror)
         self._handles: list[SaveHandle] = []
         self._studies: dict[str, Any] = {}
+        self._progress: dict[str, Progress] = {}
         self._is_closed = False
         try:
             self._open(resume)
@@ -290,31 +291,17 @@ class Run:
 
         self._check_open()
         self._begin_writing(None)
-        options = {"direction": direction, "sampler": sampler, "pruner": pruner, **optuna_options}
+        options = {"direction": direction, "sampler": sampler, "pruner": pruner, "durable": self._options.durable, **optuna_options}
         return open_study(self._disk, self.path, name, check_open=self._check_open, opened=self._studies, **options)
 
-    def progress(
-        self,
-        name: str,
-        *,
-        total: int | None = None,
-        fingerprint: Fingerprint | None = None,
-        flush_every: int = 1,
-        allow_changes: Sequence[str] = (),
-        max_attempts: int | None = 3,
-    ) -> Progress:
-        """Open the record of work in small units: which are done, with their results. See `Progress`.
+    def progress(self, name: str, *, total: int | None = None, flush_every: int = 1, **options: Any) -> Progress:
+        """Open the record of work in small units: which are done, with their results. See `Progress` for the options.
 
-        `total` is the number of units, learned from `pending` where it is not given; `flush_every` how many of them may share one
-        flush; `max_attempts` how often a unit may fail. Several processes may work on one progress, each with a `Run` of its own.
-
-        Raises:
-            FingerprintMismatchError: finished units belong to another fingerprint, and `allow_changes` does not name what differs.
+        Several processes may work on one progress, each with a `Run` of its own. Opened again here, the newer one goes on with the work.
         """
         self._check_open()
-        options: dict[str, Any] = {"total": total, "flush_every": flush_every, "max_attempts": max_attempts}
-        options |= {"fingerprint": fingerprint, "allow_changes": allow_changes, "durable": self._options.durable}
-        return open_progress(self._disk, self.path, name, lambda: self._begin_writing(None), options)
+        options |= {"total": total, "flush_every": flush_every, "durable": self._options.durable}
+        return open_progress(self._disk, self.path, name, lambda: self._begin_writing(None), self._progress, options)
 
     def export(self, directory: PathLike, *, steps: Sequence[int | str] = ("best",), overwrite: bool = False) -> list[str]:
         """Write history and checkpoints in common formats: JSON, CSV, npy, safetensors; return the paths.
@@ -347,6 +334,12 @@ class Run:
         try:
             self._wait_for_saves()
         finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        try:
+            close_progress(self._progress)
+        finally:
             self._close_studies()
             self._writer.close()
 
@@ -359,7 +352,7 @@ class Run:
         self._is_closed = True
         for handle in self._handles:
             handle.wait()
-        self._writer.close()
+        self._finish()
 
     def _wait_for_saves(self) -> None:
         handles, self._handles = self._handles, []

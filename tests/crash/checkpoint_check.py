@@ -59,7 +59,7 @@ class CrashCheck:
         """Yield what a crash may leave."""
         return iter_states(self.records, self.initial, weak=weak, seed=seed, limit=limit)
 
-    def states_after_kill(self, *, limit_per_cut: int | None = 4) -> Iterator[CrashState]:
+    def states_after_kill(self, *, limit_per_cut: int | None = 3) -> Iterator[CrashState]:
         """Yield what a power cut may leave of the work that follows a kill."""
         limit = None if limit_per_cut is None else limit_per_cut * len(self.records)
         return (state for state in self.states(weak=True, limit=limit) if KILLED in state.acknowledged_marks)

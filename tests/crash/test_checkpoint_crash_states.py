@@ -64,7 +64,7 @@ AFTER_KILLS = [
 
 @pytest.mark.parametrize(("name", "attempted"), AFTER_KILLS)
 def test_a_power_cut_during_work_that_follows_a_kill_leaves_what_was_there_or_what_was_attempted(name: str, attempted: str) -> None:
-    assert check_after_kills(name, attempted, limit_per_cut=4) > 200
+    assert check_after_kills(name, attempted, limit_per_cut=3) > 200
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def check_after_kills(name: str, attempted: str, *, limit_per_cut: int | None) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", LEAST_STATES)
 def test_no_sample_of_the_states_of_a_large_checkpoint_breaks_a_promise(name: str, seed: int) -> None:
     check = CrashCheck(PRODUCT, workloads(12)[name])

@@ -1,11 +1,12 @@
-"""Runs a program again and again, killing it with SIGKILL at random moments, until it has ended by itself.
+"""Runs programs again and again, killing them with SIGKILL at random moments, until they have ended by themselves.
 
-    python kill_loop.py PROGRAM SEED DIRECTORY KILLS [DIRECTORY KILLS]... [-- ARGUMENT...]
+    python kill_loop.py SEED JOBS
 
-For each directory it prints how often the program was killed there. The libraries are imported once, in the parent; each
-attempt is a fork of it, so that a kill costs no import. The parent never opens a run.
+JOBS is JSON: [[PROGRAM, KILLS, [ARGUMENT...]], ...]. For each job it prints how often the program was killed. The libraries are imported
+once, in the parent; each attempt is a fork of it, so that a kill costs no import. The parent never opens a run.
 """
 
+import json
 import multiprocessing
 import os
 import random
@@ -40,7 +41,7 @@ def repeat_until_done(program, arguments, kill_count, generator):
     return killed
 
 
-def main(program, seed, *rest):
+def main(seed, jobs):
     import numpy  # noqa: F401 - shared by the forks
     import torch
     import torchdata.stateful_dataloader  # noqa: F401
@@ -52,9 +53,8 @@ def main(program, seed, *rest):
         getattr(ckptfmt, name)
     torch.set_num_threads(1)
     generator = random.Random(int(seed))
-    jobs = rest[: rest.index("--")] if "--" in rest else rest
-    for directory, kill_count in zip(jobs[::2], jobs[1::2], strict=True):
-        print(repeat_until_done(program, [directory, *rest[len(jobs) + 1 :]], int(kill_count), generator), flush=True)
+    for program, kill_count, arguments in json.loads(jobs):
+        print(repeat_until_done(program, arguments, kill_count, generator), flush=True)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def main(directory, seed, portion):
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     torch.set_num_threads(1)
     trials = {}
-    with ckptfmt.Run(directory) as run:
+    with ckptfmt.Run(directory, durable=False) as run:
         for position, (name, (objective, count, goals, make_sampler, make_pruner)) in enumerate(CASES.items()):
             study = run.study(f"case-{position}", directions=["minimize"] * goals, sampler=make_sampler(int(seed)), pruner=make_pruner())
             ckptfmt.optimize(study, objective, n_trials=round(count * float(portion)))

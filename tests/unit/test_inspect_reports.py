@@ -34,14 +34,16 @@ def test_checkpoints_of_a_run():
         == """
 runs/exp1
 
-  checkpoints  4
+  checkpoints  4, 1 damaged, 1 incomplete
   size         309.4 MB, on disk 154.7 MB: what did not change is stored once
 
- step  created (UTC)            size  val_loss     lr  accuracy
-  200  2025-11-21 03:05:12  154.7 MB       3.5  0.001      0.25
-1,000  2025-11-21 03:05:12  154.7 MB      3.25  0.001
+ step  created (UTC)            size    unique  val_loss      lr
+  200  2025-11-21 03:05:12  154.7 MB  303.4 kB       3.5   0.001
+1,000  2025-11-21 03:05:12  154.7 MB  303.4 kB      3.25*  0.001  newest
 1,100  damaged: manifest.json: manifest digest differs [E004]
 1,200  incomplete: no manifest.json; a save is in progress or was interrupted
+* the best, as far as a metric's name tells which end is good
+not shown: accuracy
 """
     )
 

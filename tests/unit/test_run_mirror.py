@@ -127,6 +127,18 @@ def test_each_commit_is_copied_and_a_fresh_machine_goes_on_from_the_copy(tmp_pat
     assert steps_in(tmp_path / "drive") == [4, 5]
 
 
+def test_progress_goes_with_the_checkpoints_to_the_mirror_and_back(tmp_path: Path, drive: Drive) -> None:
+    with opened(tmp_path, drive) as run:
+        progress = run.progress("calls", total=3)
+        progress.done("a", {"price": 1})
+        run.save(0, state_of(0))
+    shutil.rmtree(tmp_path / "run")
+    with pytest.warns(RuntimeWarning, match="brought from the mirror"):
+        run = opened(tmp_path, drive)
+    with run:
+        assert run.progress("calls", total=3).results() == {"a": {"price": 1}}
+
+
 def test_a_drive_that_is_away_does_not_stop_the_training_and_gets_everything_later(tmp_path: Path, drive: Drive) -> None:
     with opened(tmp_path, drive) as run:
         run.save(0, state_of(0))

@@ -18,6 +18,7 @@ import pytest
 
 import ckptfmt
 from ckptfmt.disk.memory import MemoryDisk
+from ckptfmt.run import steps
 
 
 def fingerprint(**config: Any) -> ckptfmt.Fingerprint:
@@ -133,6 +134,23 @@ def test_the_next_older_sound_checkpoint_is_used_instead_of_a_damaged_one(tmp_pa
             run.save(3, {"part": part})
         assert run.all_steps() == [3]
     assert len(aside_of(path)) == 1, "the damaged one is kept under another name"
+
+
+def test_a_checkpoint_of_a_newer_version_is_neither_passed_over_nor_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_run(tmp_path / "run", 1, 2, 3)
+    read_manifest = steps.read_manifest
+
+    def read_as_an_old_library(directory: Any) -> Any:
+        if directory.path.endswith("3"):
+            raise ckptfmt.UnsupportedVersionError("version 2.0 [E006]")
+        return read_manifest(directory)
+
+    monkeypatch.setattr(steps, "read_manifest", read_as_an_old_library)
+    with ckptfmt.Run(path) as run:
+        with pytest.raises(ckptfmt.UnsupportedVersionError):
+            run.restore()
+        assert run.cleanup(keep_last=1).kept == [2, 3]
+    assert (path / "step-00000003/manifest.json").exists()
 
 
 def test_when_every_checkpoint_is_damaged_the_error_says_so_and_nothing_is_deleted(tmp_path: Path) -> None:

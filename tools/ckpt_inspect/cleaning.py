@@ -41,7 +41,7 @@ def clean_up(path: str, rules: Mapping[str, Any], answer: Answer, screen: Screen
     if answer is not Answer.ONLY_SHOW:
         _check_lock(path)
     listed = read_run(path)
-    with _warnings_as_messages(), Run(path, on_mismatch="ignore") as run:
+    with warnings_as_messages(), Run(path, on_mismatch="ignore") as run:
         report = run.cleanup(dry_run=answer is not Answer.YES, **rules)
         is_done = answer is Answer.YES
         if not screen.is_json:
@@ -102,7 +102,7 @@ def _agrees(report: CleanupReport, size_bytes: int) -> bool:
 
 
 @contextmanager
-def _warnings_as_messages() -> Iterator[None]:
+def warnings_as_messages() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield

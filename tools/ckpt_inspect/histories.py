@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from importlib import import_module
 
 from ckpt_inspect.output.exit_status import FINE
+from ckpt_inspect.output.files import replace_file
 from ckpt_inspect.output.messages import report_error
 from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.output.svg import html_document, svg_document
@@ -52,7 +52,7 @@ def _draw(history: RunHistory, names: Sequence[str], plot: str) -> None:
     kind = os.path.splitext(plot)[1].lower()
     if kind == ".html":
         drawing = html_document(title, drawing)
-    _replace(plot, _png(drawing, plot) if kind == ".png" else drawing.encode("utf-8"))
+    replace_file(plot, [_png(drawing, plot) if kind == ".png" else drawing.encode("utf-8")])
 
 
 def _png(drawing: str, plot: str) -> bytes:
@@ -64,16 +64,3 @@ def _png(drawing: str, plot: str) -> bytes:
         raise NotReadableHereError(f"{plot}: drawing PNG needs cairosvg, which is not installed\n{advice}") from None
     data: bytes = cairosvg.svg2png(bytestring=drawing.encode("utf-8"), scale=2, background_color="white")
     return data
-
-
-def _replace(path: str, data: bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
-    temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        raise

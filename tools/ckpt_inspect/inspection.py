@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SHOWN_DAMAGE = 5
 _SHOWN_TENSORS = 20
+_LAST_RECORDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ def show(path: str, request: Request, screen: Screen) -> int:
     kind = kind_of(path)
     if kind is Kind.RUN:
         return _show_run(path, request, screen)
+    if kind is Kind.JOURNAL:
+        return _show_journal(path, request, screen)
     subject = _file_subject(path) if kind is Kind.FILE else _checkpoint_subject(path)
     return _Inspection(subject, request, screen).run()
 
@@ -63,6 +66,22 @@ def _show_run(path: str, request: Request, screen: Screen) -> int:
     else:
         screen.write_lines(run_lines(run, screen))
     return FINE
+
+
+def _show_journal(path: str, request: Request, screen: Screen) -> int:
+    from ckpt_inspect.sources.journal import read_journal_at
+    from ckpt_inspect.views.journal_lines import journal_document, journal_lines
+
+    if request.has_tree or request.has_tensors:
+        raise NotReadableHereError(f"{path}: a journal has no tensors")
+    journal = read_journal_at(path, last_count=_LAST_RECORDS * (10 if screen.verbosity else 1))
+    if screen.is_json:
+        screen.write_document(journal_document(journal))
+    else:
+        screen.write_lines(journal_lines(journal, screen))
+    if journal.damage is not None:
+        report_error(journal.damage)
+    return FINE if journal.damage is None else FOUND_SOMETHING
 
 
 def _matcher(pattern: str | None) -> Callable[[str], bool] | None:

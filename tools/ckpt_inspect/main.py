@@ -116,9 +116,9 @@ def _show_version() -> int:
 
 
 def _help() -> str:
-    calls = [(f"{command.name} {command.operands}", command.summary, ", ".join(command.synonyms)) for command in COMMANDS]
+    calls = [(f"{command.name} {command.operands}", command.summary, command.synonyms) for command in COMMANDS]
     width = max(len(call) for call, _, _ in calls)
-    lines = [f"  {call:{width}}  {summary} ({synonyms})" for call, summary, synonyms in calls]
+    lines = [f"  {call:{width}}  {summary}" + (f" ({', '.join(synonyms)})" if synonyms else "") for call, summary, synonyms in calls]
     return (
         "usage: ckpt-inspect [COMMAND] PATH [options]\n\n"
         "Look at checkpoints and verify them. PATH alone means `inspect PATH`.\n\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ckpt_inspect.output.exit_status import FINE
 from ckpt_inspect.output.messages import report_error
 from ckpt_inspect.output.screen import Screen
@@ -42,5 +44,7 @@ def show_best(path: str, metric: str, mode: str, screen: Screen) -> int:
         screen.write_document({**document, "step": entry.step, "path": entry.path, "value": value_document, "created_at_utc": created})
     else:
         facts = [("step", f"{entry.step:,}"), ("path", visible(entry.path)), (visible(metric), number_text(value))]
-        screen.write_lines(labelled([*facts, ("created", f"{utc_text(parse_utc(created))} UTC")], screen))
+        facts.append(("created", f"{utc_text(parse_utc(created))} UTC"))
+        # The path is what was asked for, so it is whole on any screen.
+        screen.write_lines(labelled(facts, replace(screen, verbosity=1)))
     return FINE

@@ -71,13 +71,20 @@ def _diff() -> CommandModule:
     return diff
 
 
+def _convert() -> CommandModule:
+    from ckpt_inspect.commands import convert
+
+    return convert
+
+
 COMMANDS = (
     Command("inspect", ("ls",), "PATH", "what is in a checkpoint, a run or a .safetensors file", _inspect),
     Command("verify", ("check",), "PATH...", "check every byte; name the damaged file and tensor", _verify),
     Command("history", ("log",), "RUN", "metrics by step, a chart of each", _history),
     Command("best", (), "RUN", "the step with the best value of a metric", _best),
-    Command("cleanup", ("prune", "forget"), "RUN", "delete what no rule keeps, with a reason for each", _cleanup),
+    Command("cleanup", ("prune", "forget"), "RUN", "delete what no rule keeps, and say why", _cleanup),
     Command("diff", (), "A B", "what differs between two checkpoints", _diff),
+    Command("convert", ("export",), "SRC DST", "results of a run, or tensors, in common formats", _convert),
 )
 
 

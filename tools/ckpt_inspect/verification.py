@@ -1,7 +1,11 @@
-"""Verifying what lies under paths: each checkpoint by itself, a run as all of its checkpoints; one path's failure stops no other."""
+"""Verifying what lies under paths: each checkpoint by itself, a run as all of its checkpoints and journals.
+
+One path's failure stops no other.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,13 +18,23 @@ from ckpt_inspect.output.messages import report_error
 from ckpt_inspect.output.progress import ByteProgress
 from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.sources.checkpoint import read_manifest_of
-from ckpt_inspect.sources.location import Kind, NotReadableHereError, kind_of, step_directories
+from ckpt_inspect.sources.location import Kind, NotReadableHereError, journal_directories, kind_of, step_directories
 from ckpt_inspect.views.findings import Verified, closing_lines, verified_document, verified_lines
-from ckptfmt.checkpoint.verify import verify_checkpoint
+from ckptfmt.checkpoint.verify import VerifyReport, verify_checkpoint
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import CheckpointError
+from ckptfmt.run.journal_reader import verify_journal
 
 _DISK = LocalDisk()
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """Something to verify, by itself or as a part of a run."""
+
+    path: str
+    is_of_run: bool = False
+    is_journal: bool = False
 
 
 @dataclass(slots=True)
@@ -42,20 +56,20 @@ class _Outcome:
 def verify_paths(given: Sequence[str], level: str, rules_that_fail: Sequence[str], screen: Screen) -> int:
     """Verify each path, and return the exit status. Warnings of `rules_that_fail` count as failures."""
     outcome = _Outcome()
-    checkpoints = list(_checkpoints(given, outcome))
+    subjects = list(_subjects(given, outcome))
     has_bar = level == "full" and not screen.is_json and not screen.is_quiet
-    with ByteProgress(total_bytes=_total_bytes([path for path, _ in checkpoints]) if has_bar else 0, is_wanted=has_bar) as progress:
-        for path, is_of_run in checkpoints:
-            progress.label(path)
+    with ByteProgress(total_bytes=_total_bytes([subject.path for subject in subjects]) if has_bar else 0, is_wanted=has_bar) as progress:
+        for subject in subjects:
+            progress.label(subject.path)
             try:
-                verified = _verify(path, level, rules_that_fail, progress)
+                verified = _verify(subject, level, rules_that_fail, progress)
             except (CheckpointError, OSError) as error:
                 progress.hide()
-                outcome.fail(path, error)
+                outcome.fail(subject.path, error)
                 continue
             outcome.results.append(verified)
             # In a run, a directory without a manifest is a save that is in progress, or the litter of one.
-            if not verified.is_sound and not (is_of_run and verified.is_incomplete):
+            if not verified.is_sound and not (subject.is_of_run and verified.is_incomplete):
                 outcome.status = max(outcome.status, FOUND_SOMETHING)
             if not screen.is_json:
                 progress.hide()
@@ -67,30 +81,35 @@ def verify_paths(given: Sequence[str], level: str, rules_that_fail: Sequence[str
     return outcome.status
 
 
-def _checkpoints(paths: Sequence[str], outcome: _Outcome) -> Iterator[tuple[str, bool]]:
-    """Yield the checkpoints that the arguments name, and whether it is as a part of a run."""
+def _subjects(paths: Sequence[str], outcome: _Outcome) -> Iterator[_Subject]:
+    """Yield the checkpoints and journals that the arguments name."""
     for path in paths:
         try:
             kind = kind_of(path)
             if kind is Kind.FILE:
                 raise NotReadableHereError(f"{path}: a single file holds no digests to verify\nGive the directory of a checkpoint.")
             steps = step_directories(path) if kind is Kind.RUN else []
-            if kind is Kind.RUN and not steps:
+            journals = journal_directories(path) if kind is Kind.RUN else []
+            if kind is Kind.RUN and not steps and not journals:
                 raise NotReadableHereError(f"{path}: this run has no checkpoints yet")
         except (CheckpointError, NotReadableHereError, OSError) as error:
             outcome.fail(path, error)
             continue
         if kind is Kind.RUN:
-            yield from ((step_path, True) for _, step_path in steps)
+            yield from (_Subject(step_path, is_of_run=True) for _, step_path in steps)
+            yield from (_Subject(os.path.join(path, name), is_of_run=True, is_journal=True) for name in journals)
         else:
-            yield path, False
+            yield _Subject(path, is_journal=kind is Kind.JOURNAL)
 
 
-def _verify(path: str, level: str, rules_that_fail: Sequence[str], progress: ByteProgress) -> Verified:
+def _verify(subject: _Subject, level: str, rules_that_fail: Sequence[str], progress: ByteProgress) -> Verified:
     started = time.monotonic()
-    report = verify_checkpoint(_DISK, path, level=level, on_bytes=progress.advance)
+    if subject.is_journal:
+        report = VerifyReport(subject.path, "full", verify_journal(_DISK, subject.path), 0)
+    else:
+        report = verify_checkpoint(_DISK, subject.path, level=level, on_bytes=progress.advance)
     is_sound = report.ok and not any(finding.rule in rules_that_fail for finding in report.findings)
-    return Verified(report, is_sound, time.monotonic() - started)
+    return Verified(report, is_sound, time.monotonic() - started, is_journal=subject.is_journal)
 
 
 def _total_bytes(paths: Sequence[str]) -> int:
@@ -106,6 +125,7 @@ def _document(outcome: _Outcome, level: str) -> dict[str, Any]:
     return {
         "ok": outcome.status == FINE,
         "level": level,
-        "checkpoints": [verified_document(verified) for verified in outcome.results],
+        "checkpoints": [verified_document(verified) for verified in outcome.results if not verified.is_journal],
+        "journals": [verified_document(verified) for verified in outcome.results if verified.is_journal],
         "errors": outcome.errors,
     }

@@ -8,7 +8,7 @@ from ckpt_inspect.output.screen import Screen
 
 DESCRIPTION = """\
 Verify checkpoints: every digest of every file, and every rule of the format. Of
-a run all checkpoints are verified. Each problem is named with its file, its
+a run all checkpoints are verified, and its journals. Each problem is named with its file, its
 tensor and the rule of the specification that it breaks."""
 
 EXAMPLES = """\
@@ -28,7 +28,7 @@ _EXTRA_FILES = ("W001", "W002")
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="a checkpoint or a run")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="a checkpoint, a run or a journal")
     parser.add_argument("--quick", action="store_true", help="manifest, metadata, headers and sizes; not the data of tensors")
     parser.add_argument("--fail-on-extra-files", action="store_true", help="files that the manifest does not name are a failure too")
 

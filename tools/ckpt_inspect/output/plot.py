@@ -31,8 +31,10 @@ class Range:
 
     def at(self, value: float) -> float:
         """Return where a value lies, 0 at the low end and 1 at the high one."""
-        # Halves, because the distance of two large numbers may be infinite.
-        return (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
+        distance = self.high - self.low
+        if distance == float("inf"):
+            return (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
+        return (value - self.low) / distance
 
     def middle(self) -> float:
         """Return the middle."""

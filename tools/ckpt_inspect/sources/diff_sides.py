@@ -24,7 +24,7 @@ from ckptfmt.state.tensors import TensorMemory
 def open_sides(paths: Sequence[str], stack: ExitStack) -> tuple[list[Side], bool]:
     """Open two paths; return the sides, and whether only tensors are compared. The stack closes them."""
     kinds = [_checked_kind(path) for path in paths]
-    sides = [_open_file(path, stack) if kind is Kind.FILE else _open(path, stack) for path, kind in zip(paths, kinds, strict=True)]
+    sides = [_open_file(path) if kind is Kind.FILE else _open(path, stack) for path, kind in zip(paths, kinds, strict=True)]
     if len(set(kinds)) == 1:
         return sides, kinds[0] is Kind.FILE
     file = sides[kinds.index(Kind.FILE)]
@@ -47,12 +47,11 @@ def _open(path: str, stack: ExitStack) -> Side:
     return side_of(stack.enter_context(open_checkpoint(without_final_slash(path))))
 
 
-def _open_file(path: str, stack: ExitStack) -> Side:
+def _open_file(path: str) -> Side:
     file = read_safetensors(path)
-    opened = stack.enter_context(open(path, "rb"))
-    mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    # Not closed here: arrays may still look at it. The memory goes with the last of them.
-    whole = memoryview(mapped)
+    with open(path, "rb") as opened:
+        # Never closed by hand: arrays may still look at it. The memory goes with the last of them.
+        whole = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
 
     def memory(index: int) -> TensorMemory:
         row, begin = file.tensors[index], file.offsets[index]
@@ -62,11 +61,11 @@ def _open_file(path: str, stack: ExitStack) -> Side:
 
 
 def _flattened(side: Side, names: set[str]) -> Side:
-    """Return a checkpoint's tensors under flat names, without that of their section if more of the given names fit then."""
+    """Return only the tensors of a checkpoint, under flat names, without that of their section if more of the given names fit then."""
     leaves = [(path, node) for path, node in iter_tensors(side.tree, where=side.path) if tag_of(node) == "$tensor"]
     candidates = [{".".join(path): node for path, node in leaves}]
     for section in dict.fromkeys(path[0] for path, _ in leaves if len(path) > 1):
         candidates.append({".".join(path[1:]): node for path, node in leaves if path[0] == section and len(path) > 1})
     best = max(candidates, key=lambda candidate: len(names & candidate.keys()))
     flat = [part for name, node in best.items() for part in (name, {"$tensor": [node["$tensor"][0], "torch", {}]})]
-    return replace(side, tree={"$dict": flat})
+    return replace(side, tree={"$dict": flat}, step=None, metrics=None, fingerprint=None)

@@ -11,7 +11,8 @@ from ckptfmt.format.layout import MANIFEST_NAME
 
 _RUN_FILE_NAME = "run.json"
 _ASIDE_PREFIX = "aside-"
-_NO_JOURNALS = ("step-", ".", _ASIDE_PREFIX)
+_NO_JOURNALS = ("step-", ".", "cache", _ASIDE_PREFIX)
+_JOURNAL_DEPTH = 4
 
 
 class Kind(Enum):
@@ -84,17 +85,21 @@ def is_journal(path: str) -> bool:
 
 
 def journal_directories(path: str) -> list[str]:
-    """Return the names of the journals in a run's directory, without looking into checkpoints."""
-    with os.scandir(path) as entries:
-        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(_NO_JOURNALS)]
-    return sorted(name for name in names if _is_readable_journal(os.path.join(path, name)))
-
-
-def _is_readable_journal(path: str) -> bool:
-    try:
-        return is_journal(path)
-    except OSError:
-        return False
+    """Return the journals in a run by their paths below it, without looking into checkpoints and caches."""
+    found = []
+    pending = [("", 0)]
+    while pending:
+        below, depth = pending.pop()
+        try:
+            with os.scandir(os.path.join(path, below)) as entries:
+                inner = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            if below and is_journal(os.path.join(path, below)):
+                found.append(below)
+        except OSError:
+            continue
+        if depth < _JOURNAL_DEPTH:
+            pending += [(os.path.join(below, name), depth + 1) for name in inner if not name.startswith(_NO_JOURNALS)]
+    return sorted(found)
 
 
 def aside_names(path: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
-from ckpt_inspect.output.table import GAP, Table, labelled, name_column, number_column, text_column
+from ckpt_inspect.output.table import GAP, Table, name_column, number_column, text_column
 from ckpt_inspect.output.units import count_text, number_text, short_number
 from ckpt_inspect.output.visible import columns, cut_end, cut_middle, padded, visible
 from ckpt_inspect.views.json_values import plain_value
@@ -22,7 +22,9 @@ _MAX_PATH = 40
 
 def diff_lines(report: DiffReport, screen: Screen, *, is_tensors_only: bool) -> Iterator[str]:
     """Yield what differs, or one line that nothing does."""
-    yield from labelled([("A", visible(report.before)), ("B", visible(report.after))], screen)
+    room = screen.cut_width - 2 * len(GAP) - 1
+    for label, path in (("A", report.before), ("B", report.after)):
+        yield f"{GAP}{screen.style.dim(label)}{GAP}{cut_middle(visible(path), room)}"
     if is_tensors_only:
         yield screen.style.dim(f"{GAP}a .safetensors file holds tensors only: nothing else is compared")
     yield ""

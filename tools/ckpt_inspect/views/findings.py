@@ -25,6 +25,7 @@ class Verified:
     report: VerifyReport
     is_sound: bool
     seconds: float
+    is_journal: bool = False
 
     @property
     def findings(self) -> Sequence[Finding]:
@@ -67,6 +68,8 @@ def _detail(verified: Verified) -> str:
     found = ", ".join(count_text(count, level) for level, count in counts if count)
     if not verified.is_sound:
         return found
+    if verified.is_journal:
+        return f"journal, every record verified in {duration_text(verified.seconds)}" + (f", {found}" if found else "")
     checked = "all but the tensors' data checked" if report.level == "quick" else f"{size_text(report.verified_bytes)} of tensors verified"
     return f"{checked} in {duration_text(verified.seconds)}" + (f", {found}" if found else "")
 
@@ -103,7 +106,10 @@ def closing_lines(results: Sequence[Verified], failed_count: int) -> Iterator[st
     parts = [f"{count:,} {word}" for word, count in counts if count]
     parts += [f"{failed_count:,} could not be verified"] if failed_count else []
     yield ""
-    yield f"{count_text(len(results) + failed_count, 'checkpoint')}: {', '.join(parts)}"
+    journal_count = sum(verified.is_journal for verified in results)
+    what = count_text(len(results) + failed_count - journal_count, "checkpoint")
+    what += f", {count_text(journal_count, 'journal')}" if journal_count else ""
+    yield f"{what}: {', '.join(parts)}"
 
 
 def verified_document(verified: Verified) -> dict[str, Any]:

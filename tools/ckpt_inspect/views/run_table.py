@@ -33,7 +33,7 @@ def run_lines(run: RunDirectory, screen: Screen) -> Iterator[str]:
     for listed, row in zip(run.checkpoints, rows, strict=True):
         yield from _line(listed, row, table, screen)
     if any(_STAR in cell for row in rows for cell in row):
-        yield screen.style.dim(f"{_STAR} the lowest or highest, where the metric's name says which is good")
+        yield screen.style.dim(f"{_STAR} the best, as far as a metric's name tells which end is good")
     if hidden:
         yield screen.style.dim(cut_end(f"not shown: {', '.join(map(visible, hidden))}", screen.cut_width))
 
@@ -65,10 +65,10 @@ def _facts(run: RunDirectory) -> list[tuple[str, str]]:
             size += f", on disk {size_text(run.disk_bytes)}: what did not change is stored once"
         facts.append(("size", size))
     if run.journals:
-        names = ", ".join(map(visible, run.journals[:_SHOWN_JOURNALS]))
-        facts.append(
-            ("journals", names + (f" and {len(run.journals) - _SHOWN_JOURNALS:,} more" if len(run.journals) > _SHOWN_JOURNALS else ""))
-        )
+        # A progress has a journal for each process that worked on it; it is one thing all the same.
+        names = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in run.journals))
+        more = f" and {len(names) - _SHOWN_JOURNALS:,} more" if len(names) > _SHOWN_JOURNALS else ""
+        facts.append(("journals", ", ".join(map(visible, names[:_SHOWN_JOURNALS])) + more))
     if run.asides:
         facts.append(("set aside", f"{count_text(len(run.asides), 'entry', 'entries')} named aside-*"))
     if run.writer:
