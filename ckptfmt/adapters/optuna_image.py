@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptfmt.adapters.optuna_pickles import without_foreign_pickles
 from ckptfmt.adapters.optuna_values import decode_attribute, decode_distribution, decode_time, decode_trial
+from ckptfmt.errors import CorruptError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -66,12 +67,20 @@ class StudyImage:
         self.next_trial_id = 0
         self._is_replaying = False
 
-    def replay(self, records: list[Any]) -> None:
-        """Apply records that come from a file. Unknown ones are of a newer minor version and ignored."""
+    def replay(self, records: list[Any], *, where: str) -> None:
+        """Apply records that come from the journal `where`. Unknown ones are of a newer minor version and ignored.
+
+        Raises:
+            CorruptError: a record is not as spec 18 says.
+        """
         self._is_replaying = True
         try:
-            for record in records:
-                self.apply(record, is_own=False)
+            for position, record in enumerate(records):
+                try:
+                    self.apply(record, is_own=False)
+                except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                    text = f"{where}: record {position + 1} of the study cannot be applied: {type(error).__name__}: {error}"
+                    raise CorruptError(f"{text}\nIt was not written by this library.", path=where) from error
         finally:
             self._is_replaying = False
 

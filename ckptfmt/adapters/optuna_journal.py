@@ -45,13 +45,13 @@ class StudyJournal:
         self._journal = Journal.open_for_append(disk, path, durable=durable, flush_after_seconds=_FLUSH_SECONDS)
         if first is not None and self._journal.last_number == 0:
             self._journal.compact(first)
-            self.image.replay(list(first))
+            self.image.replay(list(first), where=path)
             self._settle()
             return
         records = list(self._journal.iter_records())
         self._journal.release_records()
         kept = settled(records)
-        self.image.replay([record for _, record in kept])
+        self.image.replay([record for _, record in kept], where=path)
         if len(kept) < len(records):
             self._append({"op": "take_back", "after": kept[-1][0] if kept else 0}, flush=True)
         self._settle()
@@ -110,8 +110,10 @@ def settled(records: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
     """Return the records that count, with their numbers: none that was taken back, and no provisional ones at the end."""
     kept: list[tuple[int, Any]] = []
     for number, record in records:
+        if type(record) is not dict or "op" not in record:
+            continue
         if record["op"] == "take_back":
-            while kept and kept[-1][0] > record["after"]:
+            while kept and kept[-1][0] > record.get("after", 0):
                 kept.pop()
         else:
             kept.append((number, record))
@@ -137,5 +139,5 @@ def whole_records(image: StudyImage) -> list[Record]:
 def read_studies(disk: Disk, path: str) -> StudyImage:
     """Read the studies in a journal as they were after their last finished trial; nothing is written."""
     image = StudyImage()
-    image.replay([record for _, record in settled(list(read_journal(disk, path).iter_records()))])
+    image.replay([record for _, record in settled(list(read_journal(disk, path).iter_records()))], where=path)
     return image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def optimize(
     """
     import optuna
 
-    logger = optuna.logging.get_logger("ckptfmt")
+    logger = optuna.logging.get_logger("optuna.ckptfmt")
     if options.get("n_jobs", 1) != 1 and "n_jobs" not in _warned:
         _warned.add("n_jobs")
         warn("n_jobs > 1: Optuna seeds the sampler anew for each trial, so a resumed study cannot repeat the trials of one that was not.")
@@ -66,24 +67,28 @@ def optimize(
     finished = done_trials(study)
     restored_count = len(finished)
     if restored_count:
-        what = f"restored {restored_count} trials, "
+        what = f"restored {restored_count} trial{'s' if restored_count > 1 else ''}, "
         more = f"continuing with trial {restored_count + 1}" if restored_count < n_trials else "nothing is left to do"
         logger.info(f"{what}{more}")
+
+    def tell_progress(study: Study, _: FrozenTrial) -> None:
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(str(study_progress(study, n_trials)))
+
     storage: Any = study._storage
     has_limit = hasattr(storage, "find_refusal")
     if restored_count < n_trials:
         if has_limit:
             storage.find_refusal = lambda study_id: _refusal_of(storage.log.image, study_id, n_trials)
         try:
+            options["callbacks"] = [*(options.get("callbacks") or ()), tell_progress]
             study.optimize(_marking_interrupted(objective), n_trials=n_trials - restored_count, **options)
         except _EnoughTrialsError:
             pass
         finally:
             if has_limit:
                 storage.find_refusal = None
-    progress = study_progress(study, n_trials, restored_count=restored_count)
-    logger.info(str(progress))
-    return progress
+    return study_progress(study, n_trials, restored_count=restored_count)
 
 
 def study_progress(study: Study, n_trials: int, *, restored_count: int = 0) -> StudyProgress:
@@ -94,7 +99,9 @@ def study_progress(study: Study, n_trials: int, *, restored_count: int = 0) -> S
             best = study.best_trial.values
         except ValueError:
             best = None
-    return StudyProgress(restored_count, len(done_trials(study)), n_trials, None if best is None else tuple(best))
+    storage: Any = study._storage
+    done_count = storage.log.image.study(study._study_id).done_count if hasattr(storage, "log") else len(done_trials(study))
+    return StudyProgress(restored_count, done_count, n_trials, None if best is None else tuple(best))
 
 
 def done_trials(study: Study) -> list[FrozenTrial]:

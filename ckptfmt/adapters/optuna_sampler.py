@@ -137,6 +137,9 @@ def _take_generator(path: str, generator: Any, state: State) -> None:
         state[f"{path}.state"] = encode_attribute(_plain(generator.bit_generator.state), path)
         return
     generator = getattr(generator, "rng", generator)
+    if generator.get_state(legacy=False)["bit_generator"] != "MT19937":
+        # Optuna has none of these; a sampler of the application must be seeded by itself.
+        return
     name, words, position, has_gauss, gauss = generator.get_state(legacy=True)
     state[f"{path}.words"] = words.astype("<u4").tobytes()
     state[f"{path}.position"] = [str(name), int(position), int(has_gauss), float(gauss)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -150,11 +151,14 @@ def _compare_tensors(
     before.verify(sorted({a for a, _ in read}))
     after.verify(sorted({b for _, b in read}))
     found: dict[tuple[int, int], TensorDifference | None] = {}
+    distinct = list(dict.fromkeys((a, b) for _, a, b in unequal))
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="ckptfmt-diff") as pool:
+        compared = pool.map(lambda pair: _compare_pair(before, pair[0], after, pair[1], tolerance), distinct)
+        for (a, b), outcome in zip(distinct, compared, strict=True):
+            found[a, b] = outcome
+            on_bytes(before.rows[a].size_bytes + after.rows[b].size_bytes)
     differences, in_value = [], []
     for path, a, b in unequal:
-        if (a, b) not in found:
-            found[a, b] = _compare_pair(before, a, after, b, tolerance)
-            on_bytes(before.rows[a].size_bytes + after.rows[b].size_bytes)
         difference = found[a, b]
         if difference is None:
             if before.digest_of(a) is not None and after.digest_of(b) is not None:

@@ -210,9 +210,9 @@ class TensorSlice:
 
 
 def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest, Metadata, list[ShardFile]]:
-    """Open everything that the manifest names; once more if it was replaced in between. Spec 12.4."""
+    """Open everything that the manifest names; again whenever it was replaced in between. Spec 12.4."""
     manifest = read_manifest(directory)
-    for _ in range(2):
+    while True:
         try:
             return (manifest, *_open_files(directory, manifest, stack))
         except CorruptError as error:
@@ -220,7 +220,6 @@ def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest
             if error.rule != "E012" or latest.digest == manifest.digest:
                 raise
             manifest = latest
-    return (manifest, *_open_files(directory, manifest, stack))
 
 
 def _open_files(directory: Directory, manifest: Manifest, stack: ExitStack) -> tuple[Metadata, list[ShardFile]]:

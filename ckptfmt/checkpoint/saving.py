@@ -21,7 +21,7 @@ from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import UnsupportedTypeError
 from ckptfmt.format import canonical_json
 from ckptfmt.format.layout import MAX_INTEGER
-from ckptfmt.format.rules import shown, visible
+from ckptfmt.format.rules import shown
 from ckptfmt.state.tree import encode_state
 
 _DISK = LocalDisk()
@@ -130,8 +130,8 @@ def metric_values(metrics: Mapping[str, Any]) -> dict[str, int | float]:
 def _metric_value(name: str, value: Any) -> int | float:
     if not isinstance(name, str):
         raise UnsupportedTypeError(f"metrics: expected names of str, found {type(name).__name__}", path="metrics")
-    if visible(name) != name:
-        raise UnsupportedTypeError(f"metrics: expected names of printable characters, found {shown(name)!r}", path="metrics")
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise UnsupportedTypeError(f"metrics: expected names of Unicode text, found {shown(name)}", path="metrics")
     if type(value) not in (int, float, bool) and callable(getattr(value, "item", None)):
         value = _item_of(name, value)
     if isinstance(value, (bool, int)):

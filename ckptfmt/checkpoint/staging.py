@@ -116,6 +116,11 @@ class Staging:
         if self._durable:
             self.directory.sync()
 
+    def _sync_file(self, name: str) -> None:
+        # A base that was saved without syncs may not be on the disk yet.
+        if self._durable:
+            self.directory.sync_file(name)
+
     def check_space(self, needed_bytes: int) -> None:
         """Refuse a save that cannot fit, before its first byte."""
         free_bytes = self.directory.free_bytes()
@@ -161,6 +166,7 @@ class Staging:
             CorruptError: the base lacks the file, or has it in another size.
         """
         if self._holds(entry):
+            self._sync_file(entry.name)
             return entry.name
         open_named_file(source, entry).close()
         stem, _, rest = entry.name.rpartition("-")
@@ -171,6 +177,7 @@ class Staging:
             return None
         self._taken.add(name)
         self._made.append(name)
+        self._sync_file(name)
         return name
 
     def _holds(self, entry: FileEntry) -> bool:

@@ -17,7 +17,7 @@ from ckptfmt.format.dtypes import NUMPY_PREFIX, itemsize_bytes
 from ckptfmt.state.statistics import tensor_statistics
 from ckptfmt.state.tensors import TensorMemory
 
-_BLOCK_ELEMENTS = 2**20
+_BLOCK_ELEMENTS = 2**18
 _BYTE_TYPE = re.compile(r"float[468]_\w+|u?int[1-7]")
 _PAIRED = "float4_e2m1fn_x2"
 # Unsigned integers as wide as one number of a float; complex elements are two of them.

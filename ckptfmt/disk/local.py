@@ -164,6 +164,14 @@ class LocalDirectory:
         with naming(join(self.path, name)):
             os.unlink(name, dir_fd=self._descriptor.number)
 
+    def sync_file(self, name: str) -> None:
+        """Make the bytes of a regular file that is here durable."""
+        file = self.open(name)
+        try:
+            file.sync()
+        finally:
+            file.close()
+
     def sync(self) -> None:
         """Make the names of this directory durable, where its file system can be asked to."""
         try:

@@ -141,6 +141,11 @@ class LocalReadableFile:
                 raise OSError(errno.EIO, f"the file shrank while it was open: {error}") from error
         return memoryview(memory)
 
+    def sync(self) -> None:
+        """Make the bytes durable; the system syncs a file through any descriptor of it."""
+        with naming(self._descriptor.path):
+            sync_to_media(self._descriptor.number)
+
     def prefetch(self, offset_bytes: int, size_bytes: int) -> None:
         """Hint that a range will be read soon."""
         if hasattr(os, "posix_fadvise"):

@@ -181,6 +181,13 @@ class MemoryDirectory:
             del entries[name]
             self._store.forget_if_nameless(inode)
 
+    def sync_file(self, name: str) -> None:
+        """Count as a sync of a file that is here."""
+        path = join(self._path, name)
+        with self._store.operation("sync", path):
+            if self._find(name, path) in self._store.directories:
+                raise NotARegularFileError(errno.EISDIR, "not a regular file", path)
+
     def sync(self) -> None:
         """Count as a sync; there is nothing that could be lost."""
         try:

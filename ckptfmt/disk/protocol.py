@@ -122,6 +122,9 @@ class Directory(Protocol):
     def unlink(self, name: str) -> None:
         """Remove a file's name."""
 
+    def sync_file(self, name: str) -> None:
+        """Make the bytes of a regular file that is here durable, whoever wrote them (errors as of `open`)."""
+
     def sync(self) -> None:
         """Make every creation, rename, link and removal of names in this directory durable."""
 

@@ -57,6 +57,14 @@ class SyncedFile:
 
 
 @dataclass(frozen=True)
+class SyncedName:
+    """All bytes of the file that has this name became durable."""
+
+    directory: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Renamed:
     """A name changed within a directory, replacing what had the new one."""
 
@@ -97,7 +105,9 @@ class Marked:
     name: str
 
 
-Record = MadeDirectory | RemovedDirectory | Created | Wrote | SyncedFile | Renamed | Linked | Unlinked | SyncedDirectory | Marked
+Record = (
+    MadeDirectory | RemovedDirectory | Created | Wrote | SyncedFile | SyncedName | Renamed | Linked | Unlinked | SyncedDirectory | Marked
+)
 
 
 class RecordingDisk:
@@ -202,6 +212,12 @@ class RecordingDirectory:
         with self._disk._mutex:
             self._inner.unlink(name)
             self._disk.records.append(Unlinked(self._current_path, name))
+
+    def sync_file(self, name: str) -> None:
+        """Make the bytes of a regular file that is here durable."""
+        with self._disk._mutex:
+            self._inner.sync_file(name)
+            self._disk.records.append(SyncedName(self._current_path, name))
 
     def sync(self) -> None:
         """Make the names of this directory durable."""

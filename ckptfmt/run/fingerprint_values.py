@@ -231,7 +231,7 @@ def find_members(value: Any) -> list[tuple[Any, Any]] | None:
         return list(vars(value).items())
     # Configuration objects that follow the protocol without the base class; tables of data have a shape.
     if all(callable(getattr(kind, name, None)) for name in ("keys", "items", "__getitem__")) and not hasattr(value, "shape"):
-        return [(key, value[key]) for key in value.keys()]  # noqa: SIM118
+        return [(key, value[key]) for key in value.keys()]
     return None
 
 

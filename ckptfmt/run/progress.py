@@ -44,7 +44,7 @@ class Progress:
     Killed and started again, the loop goes on with what is not done. A unit whose `done` has returned is never handed out again. The
     only moment at which work can be lost, and paid twice, is between the end of the work and the one append that `done` makes:
     with flush_every=1 `done` returns when the record is on the disk; with more, the last `flush_every` units may be lost in a power
-    cut, but not by a kill of the process.
+    cut or after a write error, but not by a kill of the process.
 
     Args:
         total: how many units there are; learned from `pending` where it is not given.
@@ -253,12 +253,12 @@ class Progress:
         values = metric_values(metrics or {})
         encoded = encode_state(result)
         encoded_state = None if state is None else encode_state(state)
-        if self._session.is_recorded(key, encoded):
+        if self._session.is_recorded(key, encoded, among_others=True):
             return
         # Large checkpoints are written without the mutex: other threads go on.
         content = self._units.store(plain, encoded, values, encoded_state)
         with self._mutex:
-            if self._session.is_recorded(key, encoded):
+            if self._session.is_recorded(key, encoded, among_others=bool(content.links)):
                 self._units.discard(content)
                 return
             is_claimed = self._session.record_done(key, content)

@@ -51,7 +51,6 @@ class Claims:
         self._file_name = ""
         self._file_bytes = 0
         self._others: dict[str, _Others] = {}
-        self._remove_earlier()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -174,10 +173,18 @@ class Claims:
             with suppress(OSError):
                 self._directory.unlink(old_name)
 
-    def _remove_earlier(self) -> None:
-        """Remove what an earlier session of this writer left: it is dead, because we hold its lock."""
-        for name in self._directory.names():
+
+def remove_claims_of(disk: Disk, path: str, writer: str) -> None:
+    """Remove what an earlier session of a writer left in `path`: it is dead, because the caller holds the writer's lock."""
+    try:
+        directory = disk.open_directory(path)
+    except FileNotFoundError:
+        return
+    try:
+        for name in directory.names():
             match = _NAME.fullmatch(name)
-            if match and match[1] == self._writer:
+            if match and match[1] == writer:
                 with suppress(OSError):
-                    self._directory.unlink(name)
+                    directory.unlink(name)
+    finally:
+        directory.close()

@@ -17,7 +17,7 @@ from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointExistsError
 from ckptfmt.run.fingerprint import Fingerprint
-from ckptfmt.run.progress_claims import DIGEST_BYTES, Claims
+from ckptfmt.run.progress_claims import DIGEST_BYTES, Claims, remove_claims_of
 from ckptfmt.run.progress_ledger import Ledger
 from ckptfmt.run.progress_records import BEGIN, DONE, FAIL, TOTAL, Content, Key, content_digest, encode_content, key_digest, plain_key
 from ckptfmt.run.progress_writers import ProgressWriters
@@ -58,6 +58,9 @@ class Session:
         self._working: dict[Key, list[Key]] = {}
         self._writers = ProgressWriters(disk, path, self.ledger, durable=durable, flush_every=flush_every)
         self._claims: Claims | None = None
+        if self._writers.own:
+            # At once: while this process holds the lock, the claims of the one before would count.
+            remove_claims_of(disk, join(path, CLAIMS_NAME), self._writers.own)
 
     def check_open(self) -> None:
         """Refuse to go on with what is closed, or was opened by the parent of a forked process."""
@@ -116,15 +119,15 @@ class Session:
             self._working.update(dict.fromkeys(free, come_back))
         return free
 
-    def is_recorded(self, key: Key, result: EncodedState) -> bool:
-        """Tell whether a unit is done with this result.
+    def is_recorded(self, key: Key, result: EncodedState, *, among_others: bool) -> bool:
+        """Tell whether a unit is done with this result; `among_others` looks first what they have done by now.
 
         Raises:
             CheckpointExistsError: it is done with another one.
         """
         with self.mutex:
             self.begin()
-            if key not in self._working:
+            if among_others:
                 self.look_around()
             if key not in self.ledger.units:
                 return False

@@ -340,12 +340,11 @@ class Run:
         try:
             close_progress(self._progress)
         finally:
-            self._close_studies()
-            self._writer.close()
-
-    def _close_studies(self) -> None:
-        for storage in self._studies.values():
-            storage.log.close()
+            try:
+                for storage in self._studies.values():
+                    storage.log.close()
+            finally:
+                self._writer.close()
 
     def finish_at_exit(self) -> None:
         """Close at the end of the interpreter; what went wrong with a save is printed by its queue."""

@@ -347,6 +347,17 @@ def test_errors_name_the_whole_path_and_survive_pickling(harness: Harness, direc
     assert caught.value.filename2 == harness.path("other")
 
 
+def test_a_file_that_is_there_can_be_synced_and_others_cannot(harness: Harness, directory: Directory) -> None:
+    put(directory, "file", b"content")
+    directory.sync_file("file")
+    assert get(directory, "file") == b"content"
+    with pytest.raises(FileNotFoundError):
+        directory.sync_file("missing")
+    harness.disk.make_directory(harness.path("inner"))
+    with pytest.raises(NotARegularFileError):
+        directory.sync_file("inner")
+
+
 def test_there_is_free_space_and_names_can_be_synced(directory: Directory) -> None:
     assert directory.free_bytes() > 0
     put(directory, "file", b"")

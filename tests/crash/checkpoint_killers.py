@@ -21,7 +21,18 @@ from tests.crash.checkpoint_damage import DamageCheck
 from tests.crash.checkpoint_faults import Fault, FaultCheck
 from tests.crash.checkpoint_product import Edit, Product, load_product
 from tests.crash.checkpoint_states import encoded, is_same, make_state
-from tests.crash.checkpoint_workloads import NEW, OLD, OTHER, OTHERS, TARGET, another_save, count_operations, killed_at, workloads
+from tests.crash.checkpoint_workloads import (
+    NEW,
+    OLD,
+    OTHER,
+    OTHERS,
+    TARGET,
+    another_save,
+    count_operations,
+    killed_at,
+    save_on_unsynced_base,
+    workloads,
+)
 
 Killer = Callable[[tuple[Edit, ...]], None]
 
@@ -37,7 +48,7 @@ def crash(name: str, *, weak: bool = True) -> Killer:
 
 
 def _crash(name: str, weak: bool, edits: tuple[Edit, ...]) -> None:
-    check = CrashCheck(load_product(*edits), workloads(2)[name])
+    check = CrashCheck(load_product(*edits), {**workloads(2), "save with a base that was not synced": save_on_unsynced_base(2)}[name])
     for state in check.states(weak=weak):
         check.check(state)
 

@@ -94,6 +94,12 @@ MUTANTS = [
         "            self._remove(litter)",
         crash_after_kill("overwrite"),
     ),
+    _staging(
+        "a linked file is taken for synced",
+        "        self._made.append(name)\n        self._sync_file(name)\n",
+        "        self._made.append(name)\n",
+        crash("save with a base that was not synced"),
+    ),
     # Staging: the order.
     _staging(
         "the manifest is renamed before it is synced",

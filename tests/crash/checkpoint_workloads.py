@@ -110,6 +110,17 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
     return {workload.name: workload for workload in made}
 
 
+def save_on_unsynced_base(tensor_count: int) -> Workload:
+    """Return the saving of a checkpoint and, with it as the base, of another one, of which only the second is made durable."""
+
+    def run(product: Product, disk: Any) -> None:
+        product.save(disk, OTHER, encoded(OTHERS, tensor_count=tensor_count), durable=False)
+        product.save(disk, TARGET, encoded(NEW, tensor_count=tensor_count, shared=OTHERS), base=OTHER)
+
+    new = make_state(NEW, tensor_count=tensor_count, shared=OTHERS)
+    return Workload("save with a base that was not synced", lambda product, disk: None, run, None, new)
+
+
 def killed_at(workload: Workload, attempt: Workload, operation: int) -> Workload:
     """Return a workload that begins after another one was killed at its n-th operation, without a power cut.
 

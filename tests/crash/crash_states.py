@@ -31,6 +31,7 @@ from ckptfmt.disk.recording import (
     Renamed,
     SyncedDirectory,
     SyncedFile,
+    SyncedName,
     Unlinked,
     Wrote,
 )
@@ -219,6 +220,10 @@ class _Replay:
                 self._variants.pop(inode, None)
             case SyncedFile(file):
                 inode = self._inode_of_file[file]
+                self._certain_bytes[inode] = len(self._content[inode])
+                self._variants.pop(inode, None)
+            case SyncedName(directory, name):
+                inode = self._visible[self._find(directory)][name]
                 self._certain_bytes[inode] = len(self._content[inode])
                 self._variants.pop(inode, None)
             case Renamed(directory, source, target):

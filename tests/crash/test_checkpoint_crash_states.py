@@ -16,7 +16,7 @@ from ckptfmt.format.layout import MANIFEST_NAME, is_data_name, is_temporary_name
 from tests.crash.checkpoint_check import CrashCheck, load_or_none
 from tests.crash.checkpoint_product import load_product
 from tests.crash.checkpoint_states import is_same
-from tests.crash.checkpoint_workloads import TARGET, another_save, count_operations, killed_at, workloads
+from tests.crash.checkpoint_workloads import TARGET, another_save, count_operations, killed_at, save_on_unsynced_base, workloads
 
 PRODUCT = load_product()
 TENSOR_COUNT = 6
@@ -50,6 +50,12 @@ def test_every_crash_leaves_the_old_or_the_new_and_a_directory_that_can_be_saved
         count += 1
     assert count >= LEAST_STATES[name]
     for state in check.states(weak=False):
+        check.check(state)
+
+
+def test_a_save_is_durable_also_where_its_base_is_not() -> None:
+    check = CrashCheck(PRODUCT, save_on_unsynced_base(TENSOR_COUNT))
+    for state in check.states(weak=True, limit=2_000):
         check.check(state)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ckptfmt.disk.local import LocalDisk
-from ckptfmt.disk.recording import Created, Linked, MadeDirectory, RecordingDisk, Renamed, SyncedDirectory, SyncedFile, Unlinked
+from ckptfmt.disk.recording import Created, Linked, MadeDirectory, RecordingDisk, Renamed, SyncedDirectory, SyncedFile, SyncedName, Unlinked
 from ckptfmt.errors import CheckpointExistsError, NotEnoughSpaceError, RunLockedError
 from tests.crash.checkpoint_check import check_tidy
 from tests.crash.checkpoint_killers import UNWARNED
@@ -51,7 +51,7 @@ def test_every_recorded_step_is_a_call_of_the_system(tmp_path: Path, monkeypatch
     PRODUCT.save(disk, path, encoded(2, shared=1), base=base, overwrite=True)
     PRODUCT.delete_checkpoint(disk, path)
     recorded = Counter(type(record) for record in disk.records)
-    assert calls["fsync"] == recorded[SyncedFile] + recorded[SyncedDirectory]
+    assert calls["fsync"] == recorded[SyncedFile] + recorded[SyncedName] + recorded[SyncedDirectory]
     assert calls["replace"] == recorded[Renamed]
     assert calls["unlink"] == recorded[Unlinked]
     assert calls["link"] == recorded[Linked] > 0

@@ -157,7 +157,7 @@ def test_damage_to_one_tensor_leaves_the_others_readable(whole):
                         with pytest.raises(ckptfmt.CorruptError) as caught:
                             checkpoint.get_tensor(tensor)
                         assert caught.value.rule == "E040"
-                        assert caught.value.tensor in damaged + "@10@20"
+                        assert caught.value.tensor.partition("@")[0] in damaged
                     else:
                         assert described(checkpoint.get_tensor(tensor)) == sound[tensor]
             report = ckptfmt.verify(whole.path)

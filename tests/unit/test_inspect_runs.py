@@ -79,7 +79,7 @@ def test_a_run_shows_unique_sizes_marks_journals_and_what_is_set_aside(run_path,
 
     assert (status, err) == (0, "")
     assert "  journals     history\n  set aside    1 entry named aside-*\n" in out
-    assert re.search(r"\n step  created \(UTC\) +size +unique  epoch  val.loss\n", out)
+    assert re.search(r"\nstep  created \(UTC\) +size +unique  epoch  val.loss\n", out)
     lines = [line for line in out.splitlines() if re.match(r" +\d+00  ", line)]
     assert [("*" in line, line.endswith("newest")) for line in lines] == [(False, False), (True, False), (False, False), (False, True)]
     assert "locked" not in out

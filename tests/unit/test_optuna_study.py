@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 import ckptfmt
 from ckptfmt.adapters.optuna_optimize import done_trials
 from ckptfmt.adapters.optuna_pickles import find_foreign_name
+from ckptfmt.disk.local import LocalDisk
 from ckptfmt.run import at_exit
+from ckptfmt.run.journal import Journal
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 WAITING, RUNNING, FAIL = optuna.trial.TrialState.WAITING, optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.FAIL
@@ -51,7 +54,25 @@ def test_a_study_is_restored_whole(tmp_path: Path) -> None:
         assert again.best_trial == study.best_trial
 
 
-def test_n_trials_is_a_total_over_restarts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_told_through_the_logger_of_optuna(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = optuna.logging.get_logger("optuna.ckptfmt")
+    logger.addHandler(caplog.handler)
+    try:
+        with ckptfmt.Run(tmp_path) as run, caplog.at_level("INFO", logger="optuna.ckptfmt"):
+            ckptfmt.optimize(run.study("s"), lambda _: 0.4616, n_trials=2)
+            ckptfmt.optimize(run.study("s"), lambda _: 0.4616, n_trials=3)
+    finally:
+        logger.removeHandler(caplog.handler)
+    # Once more for each handler that has them.
+    assert list(dict.fromkeys(record.getMessage() for record in caplog.records if record.name == "optuna.ckptfmt")) == [
+        "1 of 2 done, best 0.4616, 1 left",
+        "2 of 2 done, best 0.4616, 0 left",
+        "restored 2 trials, continuing with trial 3",
+        "3 of 3 done, best 0.4616, 0 left",
+    ]
+
+
+def test_n_trials_is_a_total_over_restarts(tmp_path: Path) -> None:
     with ckptfmt.Run(tmp_path) as run:
         assert ckptfmt.optimize(run.study("s"), objective, n_trials=5).done_count == 5
     with ckptfmt.Run(tmp_path) as run:
@@ -194,6 +215,44 @@ def test_trials_added_beside_a_running_template_survive_a_kill(tmp_path: Path) -
     killed(run)
     with ckptfmt.Run(tmp_path) as run:
         assert [trial.state.name for trial in run.study("s").trials] == ["FAIL", "COMPLETE"]
+
+
+class DrawingSampler(optuna.samplers.RandomSampler):
+    """A sampler of an application, with generators of every kind."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.generators = [np.random.default_rng(seed), np.random.RandomState(seed), random.Random(seed)]
+
+    def sample_independent(self, *_: Any) -> float:
+        numpy_new, numpy_old, python = self.generators
+        return float(numpy_new.normal() + numpy_old.normal() + python.gauss()) % 1  # type: ignore[union-attr, call-arg]
+
+
+def test_generators_of_a_sampler_of_the_application_are_kept(tmp_path: Path) -> None:
+    def draw(trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 0, 1)
+
+    whole = optuna.create_study(sampler=DrawingSampler(1))
+    whole.optimize(draw, n_trials=9)
+    for seed, n_trials in ((1, 4), (2, 9)):
+        with ckptfmt.Run(tmp_path) as run:
+            study = run.study("s", sampler=DrawingSampler(seed))
+            ckptfmt.optimize(study, draw, n_trials=n_trials)
+    assert [trial.params for trial in study.trials] == [trial.params for trial in whole.trials]
+
+
+@pytest.mark.parametrize("record", [{"op": "param", "trial": 7}, {"op": "create_trial", "study": 0, "trial": 0}, {"op": "state"}], ids=str)
+def test_records_that_nobody_here_wrote_are_an_error_that_names_the_journal(tmp_path: Path, record: dict[str, Any]) -> None:
+    study = optuna.create_study()
+    ckptfmt.save_study(tmp_path / "saved", study)
+    with Journal.open_for_append(LocalDisk(), str(tmp_path / "saved")) as journal:
+        journal.append({"op": "of a newer version"})
+    assert ckptfmt.load_study(tmp_path / "saved").study_name == study.study_name
+    with Journal.open_for_append(LocalDisk(), str(tmp_path / "saved")) as journal:
+        journal.append(record)
+    with pytest.raises(ckptfmt.CorruptError, match="saved: record 4 of the study cannot be applied"):
+        ckptfmt.load_study(tmp_path / "saved")
 
 
 def test_a_closed_run_takes_no_more_trials(tmp_path: Path) -> None:

@@ -66,6 +66,15 @@ def test_the_claims_of_a_killed_process_lapse_at_once_and_the_loop_comes_back_to
         assert list(loop) == [0, 1]
 
 
+def test_whoever_only_looks_does_not_keep_the_claims_of_a_killed_process_alive(disk: MemoryDisk) -> None:
+    killed = opened(disk)
+    assert next(killed.pending(range(2))) == 0
+    kill(disk)
+    with opened(disk) as reader, opened(disk) as worker:
+        assert reader.results() == {}
+        assert list(worker.pending(range(2))) == [0, 1]
+
+
 def test_a_loop_does_not_wait_for_others_unless_it_is_asked_to(disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(disk) as other, opened(disk) as progress:
         theirs = other.pending(range(2))
@@ -102,6 +111,15 @@ def test_of_two_results_of_one_unit_the_earlier_stays_and_the_later_is_told(disk
         with pytest.raises(ckptfmt.CheckpointExistsError, match="with another result"):
             second.done("unit", 2)
         assert second.results() == {"unit": 1}
+
+
+def test_a_unit_that_another_has_done_without_asking_is_told_to_who_had_claimed_it(disk: MemoryDisk) -> None:
+    with opened(disk) as first, opened(disk) as second:
+        assert next(first.pending("a")) == "a"
+        second.done("a", "of the second")
+        with pytest.raises(ckptfmt.CheckpointExistsError):
+            first.done("a", "of the first")
+        assert first.results() == {"a": "of the second"}
 
 
 def test_failures_of_several_processes_are_counted_together(disk: MemoryDisk) -> None:

@@ -18,7 +18,7 @@ examples:
   ckpt-inspect diff RUN/step-00000100 RUN/step-00000200
   ckpt-inspect diff A B --only 'model.*'          only these, and what is below
   ckpt-inspect diff A B --exclude '@*'            not step, metrics, fingerprint
-  ckpt-inspect diff A B --rtol 1e-5 --atol 1e-8   numbers that are close are equal
+  ckpt-inspect diff A B --rtol 1e-5 --atol 1e-8   close numbers are equal
   ckpt-inspect diff -q A B && echo same           for scripts
   ckpt-inspect diff checkpoint model.safetensors  a file from elsewhere
 

@@ -18,7 +18,7 @@ examples:
   ckpt-inspect STEP --tree                      the state with types and values
   ckpt-inspect STEP --tensors --sort size       its tensors, the largest first
   ckpt-inspect STEP --stats --filter 'model.*'  with minimum, mean, NaN, ...
-  ckpt-inspect runs/exp1/history                records of a journal, a torn tail
+  ckpt-inspect runs/exp1/history                the records of a journal
   ckpt-inspect model.safetensors                a file from elsewhere
   ckpt-inspect STEP --json | jq .metrics        for programs"""
 

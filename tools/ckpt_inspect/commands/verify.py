@@ -8,8 +8,8 @@ from ckpt_inspect.output.screen import Screen
 
 DESCRIPTION = """\
 Verify checkpoints: every digest of every file, and every rule of the format. Of
-a run all checkpoints are verified, and its journals. Each problem is named with its file, its
-tensor and the rule of the specification that it breaks."""
+a run all checkpoints and its journals are verified. Each problem is named with
+its file, its tensor and the rule of the specification that it breaks."""
 
 EXAMPLES = """\
 examples:

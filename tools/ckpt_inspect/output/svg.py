@@ -103,7 +103,7 @@ def _scale(values: Range, begin: float, end: float) -> Callable[[float], float]:
 def _with_ticks(values: Range, *, is_fitted: bool = False) -> tuple[Range, list[float]]:
     """Return round numbers within a range, about five; without `is_fitted` the range grows to the next ones."""
     distance = values.high - values.low
-    if not math.isfinite(distance) or distance <= 0:
+    if not math.isfinite(distance) or not distance / _TICKS:
         return values, [values.low, values.middle(), values.high]
     power = 10.0 ** math.floor(math.log10(distance / _TICKS))
     width = next((factor * power for factor in (1, 2, 5) if distance / (factor * power) <= _TICKS), 10 * power)

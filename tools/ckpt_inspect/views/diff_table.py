@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
-from ckpt_inspect.output.table import GAP, Table, name_column, number_column, text_column
+from ckpt_inspect.output.table import GAP, Column, Table, name_column, number_column, text_column
 from ckpt_inspect.output.units import count_text, number_text, short_number
 from ckpt_inspect.output.visible import columns, cut_end, cut_middle, padded, visible
 from ckpt_inspect.views.json_values import plain_value
@@ -18,6 +18,7 @@ from ckptfmt.format.tree_walk import children_of, tag_of
 
 _SHOWN = 20
 _MAX_PATH = 40
+_MAX_KIND = 30
 
 
 def diff_lines(report: DiffReport, screen: Screen, *, is_tensors_only: bool) -> Iterator[str]:
@@ -110,7 +111,7 @@ def _tensor_lines(report: DiffReport, screen: Screen) -> Iterator[str]:
     yield screen.style.bold(f"tensors ({len(found):,})")
     shown = found if screen.verbosity else found[:_SHOWN]
     has_nans = any(difference.nan_counts and any(difference.nan_counts) for difference in shown)
-    heads = [name_column("name"), text_column("type and shape")]
+    heads = [name_column("name"), Column("type and shape")]
     heads += map(number_column, ("differ", "max abs", "max rel", "max ULP"))
     heads += [text_column("NaN")] if has_nans else []
     rows = [_tensor_row(difference, has_nans=has_nans) for difference in shown]
@@ -128,7 +129,13 @@ def _tensor_row(difference: TensorDifference, *, has_nans: bool) -> list[str]:
     kind = " ".join(sides[0] if sides[0] == sides[1] else " -> ".join(sides) for sides in (dtypes, shapes))
     count = "" if difference.differing_count is None else f"{difference.differing_count:,}"
     distances = ["" if value is None else short_number(value) for value in (difference.max_abs, difference.max_relative)]
-    row = [visible(difference.path), kind, count, *distances, "" if difference.max_ulp is None else _ulp_text(difference.max_ulp)]
+    row = [
+        visible(difference.path),
+        cut_end(kind, _MAX_KIND),
+        count,
+        *distances,
+        "" if difference.max_ulp is None else _ulp_text(difference.max_ulp),
+    ]
     if has_nans:
         nans = difference.nan_counts or (0, 0)
         row.append(f"{nans[0]:,} -> {nans[1]:,}" if any(nans) else "")
