@@ -101,8 +101,13 @@ def plan_retention(steps: Sequence[StoredStep], policy: Policy, *, now: datetime
     for step in sound[-(policy.keep_last or 0) :] if policy.keep_last else ():
         reasons[step.step].append(f"last {policy.keep_last}")
     if policy.keep_best is not None and policy.monitor is not None and policy.mode is not None:
-        for step in rank_by_metric(sound, policy.monitor, policy.mode)[: policy.keep_best]:
+        ranked = rank_by_metric(sound, policy.monitor, policy.mode)
+        for step in ranked[: policy.keep_best]:
             reasons[step.step].append(f"best {policy.keep_best} by {policy.monitor}")
+        if not ranked:
+            # A misspelt metric must not delete what it cannot judge.
+            for step in sound:
+                reasons[step.step].append(f"nothing to judge {policy.monitor} by")
     if policy.keep_every is not None:
         for step in sound:
             if step.step % policy.keep_every == 0:

@@ -9,6 +9,7 @@ import torch
 
 import ckptfmt
 from ckptfmt import errors
+from ckptfmt.state import codecs
 from tests.conformance.vector_kit import seal
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.CheckpointError)]
@@ -180,7 +181,6 @@ def test_a_type_that_is_not_registered_is_told_by_name(tmp_path):
     assert caught.value.path == "a.b[0]"
     ckptfmt.register_codec(Known, name="test.api.known", encode=lambda value: 1, decode=lambda value: Known())
     ckptfmt.save(tmp_path / "c", {"x": Known()})
-    codecs = __import__("ckptfmt.state.codecs", fromlist=["_by_name"])
     known = codecs._by_name.pop("test.api.known")
     try:
         with pytest.raises(
@@ -197,7 +197,7 @@ def test_a_disk_without_room_is_refused_before_the_first_byte(tmp_path, monkeypa
     from ckptfmt.disk import local
 
     monkeypatch.setattr(local.LocalDirectory, "free_bytes", lambda self: 1000)
-    with pytest.raises(ckptfmt.NotEnoughSpaceError, match="not enough space: needed .* bytes, free 1,000 bytes\nFree at least") as caught:
+    with pytest.raises(ckptfmt.NotEnoughSpaceError, match=r"not enough space: needed .* bytes, free 1,000 bytes\nFree at least") as caught:
         ckptfmt.save(tmp_path / "c", {"w": torch.zeros(1000)})
     error = caught.value
     assert (error.errno, error.free_bytes, error.path) == (errno.ENOSPC, 1000, str(tmp_path / "c"))
