@@ -30,6 +30,9 @@ _STATES: dict[str, dict[str, Any]] = {
     "SFC64": {"state": {"state": ("uint64", 4)}, **_HALF_WORD},
 }
 
+# Seeding takes time that grows with the square of a number's length.
+_MAX_ENTROPY_BITS = 2**16
+
 
 def encode_generator(walk: EncodeWalk, generator: np.random.Generator, place: Place) -> dict[str, Any]:
     """Encode a Generator: name and state of its bit generator, and the seed sequence from which it can spawn."""
@@ -147,4 +150,6 @@ def _is_entropy(entropy: Any) -> bool:
 
     if type(entropy) in (list, tuple):
         return all(type(word) is int or isinstance(word, numpy.integer) for word in entropy)
-    return type(entropy) is int or (type(entropy) is numpy.ndarray and entropy.dtype.kind in "iu")
+    if type(entropy) is int:
+        return entropy.bit_length() <= _MAX_ENTROPY_BITS
+    return type(entropy) is numpy.ndarray and entropy.dtype.kind in "iu"

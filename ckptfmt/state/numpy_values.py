@@ -34,11 +34,14 @@ def decode_scalar(walk: DecodeWalk, payload: Any, place: Place) -> Any:
     if len(check_kind(data, bytes, place)) != itemsize:
         raise wrong(place, "scalar is wrong", expected=f"{itemsize} bytes", found=data)
     dtype = dtype_of(text, place)
-    if dtype.type is numpy.str_ and dtype.isnative:
+    if dtype.type is numpy.str_:
         try:
-            return numpy.str_(data.decode("utf-32-le", "surrogatepass"))
+            little = data if dtype.isnative else numpy.frombuffer(data, ">u4").astype("<u4").tobytes()
+            decoded = little.decode("utf-32-le", "surrogatepass")
         except UnicodeDecodeError:
             raise wrong(place, "scalar is wrong", expected="text in UTF-32", found=data) from None
+        if dtype.isnative:
+            return numpy.str_(decoded)
     if dtype.type is numpy.bytes_:
         return numpy.bytes_(data)
     try:

@@ -263,7 +263,8 @@ def decode_random(walk: DecodeWalk, payload: Any, place: Place) -> Later:
 
 def check_random_state(state: Any, place: Place) -> None:
     """Check what `random.getstate` gives: the version, 624 words with the position, the second number of a pair or None."""
-    is_right = len(state) == 3 and state[0] == random.Random.VERSION and type(state[1]) is tuple and len(state[1]) == _RANDOM_WORDS + 1
+    is_right = len(state) == 3 and type(state[0]) is int and state[0] == random.Random.VERSION
+    is_right = is_right and type(state[1]) is tuple and len(state[1]) == _RANDOM_WORDS + 1
     if not is_right or type(state[2]) not in (float, type(None)):
         raise wrong(place, "state of a generator is wrong", expected=f"[{random.Random.VERSION}, {_RANDOM_WORDS + 1} words, number or nil]")
     for word in state[1][:-1]:

@@ -95,6 +95,9 @@ def _checked_reference(payload: Any, place: Place) -> tuple[int, str]:
 
 def _decode_tensor(walk: DecodeWalk, payload: Any, place: Place) -> Any:
     number, kind = _checked_reference(payload, place)
+    if payload[2].get("strides", ()) is None:
+        # Nothing would tell it from an attribute that is not there.
+        raise wrong(place, "attribute 'strides' is wrong", expected="an array", found=None, rule="E028")
     return _KINDS[kind](walk, walk.rows.row(number, place), kind, payload[2], place)
 
 

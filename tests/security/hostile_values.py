@@ -14,7 +14,7 @@ TAGS = """$dict $odict $state_dict $defaultdict $counter $tuple $set $frozenset 
     $torch_layout $torch_memory_format $torch_device $torch_generator $jax_key $numpy_generator $numpy_random_state $python_random
     $registered $unknown $ $$ $pickle $__reduce__ $torch.load $os.system""".split()
 
-# Listed in pending_attacks until the state floor refuses it.
+# Listed in old_holes.
 PENDING = {"tag-python_random-3-times-tensor"}
 
 ITEMS = {
@@ -287,12 +287,12 @@ def costly_attacks():
     yield Attack("many-seed-sequences", with_tree({"x": seeds}), refused=False, seconds=6)
 
 
-def pending_attacks():
-    """What the state floor does not refuse yet, or not soon enough."""
+def old_holes():
+    """What once passed the state floor, or took it too long to refuse."""
     nodes = {
         "random-state-of-tensors": {"$python_random": [TENSOR] * 3},
         "scalar-of-swapped-text-beyond-unicode": {"$numpy_scalar": ["numpy:>U1", b"\x7f\xff\xff\xff"]},
         "seed-of-50000-bytes": {"$numpy_generator": ["PCG64", {}, [{"$int": b"\x01" + bytes(50_000)}, [], 4, 0]]},
         "strides-nil": {"$tensor": [0, "torch", {"strides": None}]},
     }
-    return [Attack(f"pending-{kind}", with_tree({"model": MODEL, "x": node}), seconds=0.2) for kind, node in nodes.items()]
+    return [Attack(f"hole-{kind}", with_tree({"model": MODEL, "x": node}), seconds=0.2) for kind, node in nodes.items()]

@@ -1,5 +1,7 @@
 """Shards are plain safetensors files: the library opens each of them and finds the right values under the right names."""
 
+import json
+
 import numpy as np
 import pytest
 import safetensors
@@ -118,14 +120,16 @@ def test_data_begins_aligned_and_each_tensor_to_its_element(tmp_path):
     ckptfmt.save(tmp_path / "c", state)
     (shard,) = shards_of(tmp_path / "c", "m")
     data = shard.read_bytes()
-    assert (8 + int.from_bytes(data[:8], "little")) % 64 == 0
+    begin = 8 + int.from_bytes(data[:8], "little")
+    assert begin % 64 == 0
+    header = json.loads(data[8:begin])
+    assert [header[name]["data_offsets"] for name in ("wide", "half", "odd")] == [[0, 16], [16, 18], [18, 21]]
     loaded = safetensors.torch.load(data)
-    assert list(loaded) == ["wide", "half", "odd"] or set(loaded) == set(state["m"])
-    assert loaded["wide"].tolist() == [1, 1]
+    assert [loaded[name].tolist() for name in ("wide", "half", "odd")] == [[1, 1], [1], [1, 1, 1]]
 
 
 def test_strange_names_are_stored_so_that_the_library_reads_them(tmp_path):
-    names = ["a\x1b[2Jb", "line\nbreak", "x" * 2000, "", "__metadata__", "ünï", '"quoted\\"', "a.b", "\ud800" if False else "日本"]
+    names = ["a\x1b[2Jb", "line\nbreak", "x" * 2000, "", "__metadata__", "ünï", '"quoted\\"', "a.b", "日本"]
     state = {"model": {name: torch.full((1,), float(position)) for position, name in enumerate(names)}}
     ckptfmt.save(tmp_path / "c", state)
     (shard,) = shards_of(tmp_path / "c", "model")
@@ -133,7 +137,7 @@ def test_strange_names_are_stored_so_that_the_library_reads_them(tmp_path):
     assert sorted(tensor.item() for tensor in loaded.values()) == list(map(float, range(len(names))))
     assert {"ünï", '"quoted\\"', "a.b", "日本"} <= set(loaded)
     assert all(len(name.encode()) <= 512 for name in loaded)
-    assert ckptfmt.load(tmp_path / "c") == state
+    assert list(ckptfmt.load(tmp_path / "c")["model"]) == names
 
 
 def test_sections_never_share_a_shard(tmp_path):
