@@ -14,9 +14,6 @@ TAGS = """$dict $odict $state_dict $defaultdict $counter $tuple $set $frozenset 
     $torch_layout $torch_memory_format $torch_device $torch_generator $jax_key $numpy_generator $numpy_random_state $python_random
     $registered $unknown $ $$ $pickle $__reduce__ $torch.load $os.system""".split()
 
-# Listed in old_holes.
-PENDING = {"tag-python_random-3-times-tensor"}
-
 ITEMS = {
     "nil": None,
     "true": True,
@@ -63,8 +60,7 @@ def all_tag_attacks():
     for tag in TAGS:
         name = f"tag-{tag.strip('$') or len(tag)}"
         for kind, payload in payloads():
-            if f"{name}-{kind}" not in PENDING:
-                yield Attack(f"{name}-{kind}", with_tree({"model": MODEL, "x": {tag: payload}}), refused=False)
+            yield Attack(f"{name}-{kind}", with_tree({"model": MODEL, "x": {tag: payload}}), refused=False)
         for kind in ("nil", "largest", "terminal", "bin", "tensor", "array", "tuple"):
             key = {"$dict": [{tag: ITEMS[kind]}, 1]}
             yield Attack(f"{name}-as-key-{kind}", with_tree({"model": MODEL, "x": key}), refused=False)
