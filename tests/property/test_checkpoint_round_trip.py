@@ -59,12 +59,27 @@ def test_any_state_is_loaded_as_it_was_saved(state, size, step, metrics):
 @given(states(), SIZES)
 @settings(suppress_health_check=RELAXED, max_examples=EXAMPLES // 2)
 def test_saving_what_was_loaded_gives_the_same_checkpoint(state, size):
+    # References to one empty array are told apart after loading: they share no memory that could show it.
+    assume("'$bytes': ''" not in facts(state))
     with directory() as path:
         ckptfmt.save(path / "a", state, max_shard_size=size, durable=False)
         ckptfmt.save(path / "b", ckptfmt.load(path / "a"), max_shard_size=size, durable=False)
         first, second = ({file.name: file.read_bytes() for file in (path / name).iterdir() if file.suffix != ".json"} for name in "ab")
         assert facts(ckptfmt.load(path / "b")) == facts(state)
         assert first == second
+
+
+@pytest.mark.xfail(
+    strict=True, raises=ckptfmt.CorruptError, reason="the state floor writes strides for one reference and a view for the other"
+)
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+def test_a_tensor_with_an_axis_of_length_one_is_loaded_beside_its_view(library):
+    tensor = torch.arange(4.0).reshape(2, 1, 2).permute(0, 2, 1)
+    tensor = tensor if library == "torch" else tensor.numpy()
+    state = {"whole": tensor, "part": tensor[1:]}
+    with directory() as path:
+        ckptfmt.save(path / "c", state)
+        assert facts(ckptfmt.load(path / "c")) == facts(state)
 
 
 def flip_one_bit(path, draw):

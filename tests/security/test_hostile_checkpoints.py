@@ -16,7 +16,7 @@ CORPORA = {
     "index": (hostile_index.index_attacks, hostile_index.chunk_attacks, hostile_index.header_attacks, hostile_index.encoded_attacks),
     "values": (
         *(hostile_values.value_attacks, hostile_values.tensor_attacks, hostile_values.costly_attacks),
-        hostile_values.some_tag_attacks,
+        *(hostile_values.some_tag_attacks, hostile_values.old_holes),
     ),
 }
 
@@ -37,16 +37,6 @@ def test_every_way_of_reading_survives(corpus, tmp_path):
 @pytest.mark.slow
 def test_every_tag_survives_every_payload(tmp_path):
     check_all(hostile_values.all_tag_attacks(), tmp_path)
-
-
-@pytest.fixture(scope="module")
-def reports_of_old_holes(tmp_path_factory):
-    return run_attacks(hostile_values.old_holes(), tmp_path_factory.mktemp("holes"))
-
-
-@pytest.mark.parametrize("attack", [pytest.param(attack, id=attack.name) for attack in hostile_values.old_holes()])
-def test_what_once_passed_the_state_floor_is_refused_in_time(attack, reports_of_old_holes):
-    assert complaints(attack, reports_of_old_holes[attack.name]) == []
 
 
 def test_the_corpus_is_large():
