@@ -324,6 +324,9 @@ def _place_tensors(leaves: list[TensorLeaf]) -> list[LiveTensor]:
 
 def _place_shared(row: SharedRow, leaves: list[TensorLeaf], number: int) -> None:
     for position in row.exact:
+        if row.views:
+            # A row with views is in C order; strides could only tell of axes of length one, and views would contradict them.
+            leaves[position].reference[1].pop("strides", None)
         leaves[position].reference.insert(0, number)
     for position, offset in row.views:
         leaf = leaves[position]

@@ -69,9 +69,6 @@ def test_saving_what_was_loaded_gives_the_same_checkpoint(state, size):
         assert first == second
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ckptfmt.CorruptError, reason="the state floor writes strides for one reference and a view for the other"
-)
 @pytest.mark.parametrize("library", ["torch", "numpy"])
 def test_a_tensor_with_an_axis_of_length_one_is_loaded_beside_its_view(library):
     tensor = torch.arange(4.0).reshape(2, 1, 2).permute(0, 2, 1)
