@@ -5,7 +5,7 @@ Deciding costs one pass over the tensors with the hash, and no reading: the base
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,6 +14,11 @@ from ckptfmt.format.manifest import Manifest, ShardEntry
 from ckptfmt.format.metadata import Metadata, ShardTable
 
 WORTH_LINKING = 0.5
+
+Kind = tuple[str, str, str, tuple[int, ...]]
+"""Section, key, dtype and shape: what a slot must agree in, beside its bytes, to serve a tensor."""
+Place = tuple[int, int]
+"""Shard and slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +30,29 @@ class LinkPlan:
     slots: dict[int, int]
 
 
-def plan_links(tensors: Sequence[PlannedTensor], digests: Sequence[bytes], manifest: Manifest, metadata: Metadata) -> list[LinkPlan]:
-    """Find the shards of a base of which at least half the bytes are still used."""
-    known = _whole_chunks(manifest, metadata)
+def plan_links(
+    tensors: Sequence[PlannedTensor], digests: Sequence[bytes], places: Mapping[Kind, Place], manifest: Manifest, metadata: Metadata
+) -> list[LinkPlan]:
+    """Find the shards of a base of which at least half the bytes are still used. `places` are those of `whole_chunks`."""
     slots: dict[int, dict[int, int]] = {}
     for tensor, digest in zip(tensors, digests, strict=True):
-        place = known.get((tensor.section, tensor.key, tensor.dtype, tensor.shape, digest))
-        if place is not None:
+        place = places.get((tensor.section, tensor.key, tensor.dtype, tensor.shape))
+        if place is not None and metadata.shards[place[0]].digest(place[1]) == digest:
             slots.setdefault(place[0], {})[tensor.index] = place[1]
     plans = [LinkPlan(manifest.shards[shard], metadata.shards[shard], used) for shard, used in sorted(slots.items())]
     return [plan for plan in plans if _used_bytes(plan) >= WORTH_LINKING * sum(plan.table.sizes)]
 
 
-def _whole_chunks(manifest: Manifest, metadata: Metadata) -> dict[tuple[str, str, str, tuple[int, ...], bytes], tuple[int, int]]:
-    known = {}
+def whole_chunks(manifest: Manifest, metadata: Metadata) -> dict[Kind, Place]:
+    """Return where a checkpoint holds each tensor that is stored whole and as it is."""
+    places = {}
     for row in metadata.tensors:
         if len(row.chunks) == 1 and row.chunks[0].shape == row.shape:
             shard, slot = row.chunks[0].shard, row.chunks[0].slot
             table = metadata.shards[shard]
             if slot not in table.encodings:
-                known[manifest.shards[shard].section, table.keys[slot], row.dtype, row.shape, table.digest(slot)] = (shard, slot)
-    return known
+                places[manifest.shards[shard].section, table.keys[slot], row.dtype, row.shape] = (shard, slot)
+    return places
 
 
 def _used_bytes(plan: LinkPlan) -> int:

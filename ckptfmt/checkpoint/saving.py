@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -47,6 +47,7 @@ def save(
     fingerprint: Mapping[str, Any] | HasDocument | None = None,
     overwrite: bool = False,
     base: PathLike | None = None,
+    frozen: str | Sequence[str] = (),
     max_shard_size: str | int = "2GB",
     durable: bool = True,
 ) -> CheckpointInfo:
@@ -54,18 +55,27 @@ def save(
 
     `state` is nested dict, list, tuple of tensors, arrays and plain values; objects with `state_dict()` are asked for it. It is
     not changed. `metrics` are numbers to find the checkpoint by. With `base`, tensors that are unchanged since that
-    checkpoint are shared with it by hard links. `durable=False` leaves out the fsyncs: still atomic against a kill, not
-    against a power cut.
+    checkpoint are shared with it by hard links. `frozen` is one glob or several over tensors, such as "model.backbone.*", that you
+    know to be unchanged since then: they are not hashed, only their first, middle and last KiB are compared. `durable=False`
+    leaves out the fsyncs: still atomic against a kill, not against a power cut.
 
     Raises:
         UnsupportedTypeError, LimitError: a value that cannot be stored; `.path` says where. Nothing was written.
         CheckpointExistsError: a checkpoint is there, and overwrite is False.
+        NameNotFoundError: a glob of `frozen` matches no tensor. Nothing was written.
         NotEnoughSpaceError: nothing was changed.
         DurabilityUnknownError: committed, but the disk did not confirm the last step.
     """
     QUEUE.raise_pending()
     options = check_options(
-        step=step, metrics=metrics, fingerprint=fingerprint, base=base, max_shard_size=max_shard_size, overwrite=overwrite, durable=durable
+        step=step,
+        metrics=metrics,
+        fingerprint=fingerprint,
+        base=base,
+        frozen=frozen,
+        max_shard_size=max_shard_size,
+        overwrite=overwrite,
+        durable=durable,
     )
     return write_checkpoint(_DISK, os.fspath(path), encode_state(state), options)
 
@@ -79,6 +89,7 @@ def async_save(
     fingerprint: Mapping[str, Any] | HasDocument | None = None,
     overwrite: bool = False,
     base: PathLike | None = None,
+    frozen: str | Sequence[str] = (),
     max_shard_size: str | int = "2GB",
     durable: bool = True,
 ) -> SaveHandle:
@@ -89,7 +100,14 @@ def async_save(
     """
     QUEUE.raise_pending()
     options = check_options(
-        step=step, metrics=metrics, fingerprint=fingerprint, base=base, max_shard_size=max_shard_size, overwrite=overwrite, durable=durable
+        step=step,
+        metrics=metrics,
+        fingerprint=fingerprint,
+        base=base,
+        frozen=frozen,
+        max_shard_size=max_shard_size,
+        overwrite=overwrite,
+        durable=durable,
     )
     copied = snapshot(encode_state(state))
     target = os.fspath(path)
@@ -102,6 +120,7 @@ def check_options(
     metrics: Mapping[str, Any] | None = None,
     fingerprint: Mapping[str, Any] | HasDocument | None = None,
     base: PathLike | None = None,
+    frozen: str | Sequence[str] = (),
     max_shard_size: str | int = "2GB",
     overwrite: bool = False,
     durable: bool = True,
@@ -117,6 +136,7 @@ def check_options(
         base=None if base is None else os.fspath(base),
         max_shard_size_bytes=parse_size(max_shard_size),
         durable=durable,
+        frozen=(frozen,) if isinstance(frozen, str) else tuple(frozen),
     )
 
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ckptfmt._version import __version__
-from ckptfmt.checkpoint.base_links import LinkPlan, hash_all, plan_links
+from ckptfmt.checkpoint.base_links import LinkPlan, hash_all, plan_links, whole_chunks
 from ckptfmt.checkpoint.block_stream import BlockStream
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.frozen import match_frozen, unchanged_digests
 from ckptfmt.checkpoint.info import CheckpointInfo, describe
 from ckptfmt.checkpoint.metadata_file import read_metadata
 from ckptfmt.checkpoint.shard_plan import PlannedTensor, ShardPlan, name_tensors, plan_shards
@@ -47,6 +48,7 @@ class SaveOptions:
     base: str | None
     max_shard_size_bytes: int
     durable: bool
+    frozen: Sequence[str] = ()
 
 
 def write_checkpoint(disk: Disk, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
@@ -78,8 +80,9 @@ class _Writer:
         with collector_paused():
             described = [(source.keys, source.aliases, source.dtype, source.shape, source.size_bytes) for source in self.state.tensors]
             tensors = name_tensors(described)
+        frozen = match_frozen(self.options.frozen, tensors)
         if self.options.base is not None:
-            self._link_base(self.options.base, tensors)
+            self._link_base(self.options.base, tensors, frozen)
         missing = [tensor for tensor in tensors if tensor.index not in self.places]
         with collector_paused():
             plans = plan_shards(missing, max_shard_size_bytes=self.options.max_shard_size_bytes)
@@ -148,14 +151,16 @@ class _Writer:
         name = self.staging.seal(file, temporary, stem="metadata", digest_hex=digest.hex(), suffix=".msgpack.zst")
         return MetadataEntry(name, len(data), format_digest(digest), len(raw))
 
-    def _link_base(self, base: str, tensors: list[PlannedTensor]) -> None:
+    def _link_base(self, base: str, tensors: list[PlannedTensor], frozen: list[PlannedTensor]) -> None:
         directory = open_checkpoint_directory(self.disk, base)
         try:
             manifest = read_manifest(directory)
             metadata = read_metadata(directory, manifest)
-            sizes = [tensor.size_bytes for tensor in tensors]
-            digests = hash_all(sizes, lambda index: _digest(self.state.tensors[index]), threads=os.cpu_count() or 1)
-            for plan in plan_links(tensors, digests, manifest, metadata):
+            places = whole_chunks(manifest, metadata)
+            taken = unchanged_digests(frozen, lambda index: self.state.tensors[index].memory(), places, directory, manifest, metadata)
+            sizes = [0 if tensor.index in taken else tensor.size_bytes for tensor in tensors]
+            digests = hash_all(sizes, lambda index: taken.get(index) or _digest(self.state.tensors[index]), threads=os.cpu_count() or 1)
+            for plan in plan_links(tensors, digests, places, manifest, metadata):
                 self._link_shard(directory, plan)
         finally:
             directory.close()

@@ -220,8 +220,11 @@ class Run:
 
     # Writing
 
-    def save(self, step: int, state: Any, *, metrics: Mapping[str, Any] | None = None) -> CheckpointInfo:
+    def save(self, step: int, state: Any, *, metrics: Mapping[str, Any] | None = None, frozen: str | Sequence[str] = ()) -> CheckpointInfo:
         """Save a state under a step: atomic and durable when this returns. Tensors that are unchanged are stored once.
+
+        `frozen` is one glob or several over tensors, such as "model.backbone.*", that you know to be unchanged since the last save:
+        they are not hashed, only looked at.
 
         Raises:
             CheckpointExistsError: there is a checkpoint of this step.
@@ -229,19 +232,21 @@ class Run:
         """
         self._check_open()
         self._wait_for_saves()
-        options = self._save_options(step, metrics)
+        options = self._save_options(step, metrics, frozen)
         encoded = encode_state(state)
         self._begin_writing(step)
         return self._writer.commit(step, encoded, options)
 
-    def async_save(self, step: int, state: Any, *, metrics: Mapping[str, Any] | None = None) -> SaveHandle:
+    def async_save(
+        self, step: int, state: Any, *, metrics: Mapping[str, Any] | None = None, frozen: str | Sequence[str] = ()
+    ) -> SaveHandle:
         """Save in the background; returns as soon as the state is copied. Saves commit in order.
 
         An error is raised by the handle, and by the next save, `wait_until_finished` or `close`.
         """
         self._check_open()
         QUEUE.raise_pending()
-        options = self._save_options(step, metrics)
+        options = self._save_options(step, metrics, frozen)
         copied = snapshot(encode_state(state))
         self._begin_writing(step)
         handle = QUEUE.put(self._steps.path_of(step), lambda: self._writer.commit(step, copied, options))
@@ -370,6 +375,6 @@ class Run:
         self._writer.begin(step)
         at_exit.remember(self)
 
-    def _save_options(self, step: int, metrics: Mapping[str, Any] | None) -> SaveOptions:
-        fingerprint = self._identity.document
-        return replace(self._options, step=check_step(step), metrics=metric_values(metrics or {}), fingerprint=fingerprint)
+    def _save_options(self, step: int, metrics: Mapping[str, Any] | None, frozen: str | Sequence[str]) -> SaveOptions:
+        options = replace(self._options, step=check_step(step), frozen=check_options(frozen=frozen).frozen)
+        return replace(options, metrics=metric_values(metrics or {}), fingerprint=self._identity.document)
