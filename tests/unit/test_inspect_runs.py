@@ -312,9 +312,9 @@ def test_a_section_becomes_one_safetensors_file(run_path, tmp_path, run):
 @pytest.mark.parametrize(
     ("options", "target", "message"),
     [
-        ([], "x.pt", "a checkpoint cannot be converted to"),
+        ([], "x.foo", "a checkpoint cannot be converted to"),
         (["--section", "optimizer"], "x.safetensors", "no section with tensors is named 'optimizer'\n  There are: model."),
-        (["--steps", "best"], "x.safetensors", "--steps: means nothing for a checkpoint"),
+        (["--steps", "best"], "x.safetensors", "--steps: means nothing for this conversion"),
     ],
 )
 def test_other_conversions_are_refused_with_what_works(run_path, tmp_path, run, options, target, message):

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from ckpt_inspect.main import main
-from ckpt_inspect.sources.safetensors_file import MAX_HEADER_BYTES
+from ckptfmt.adapters.safetensors_header import MAX_HEADER_BYTES
 
 
 def encode(members, data=b"", *, padding=0):

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 
 def replace_file(path: str, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file beside its place, make it durable, and put it there."""
+    with writing_file(path) as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+@contextmanager
+def writing_file(path: str) -> Iterator[BinaryIO]:
+    """Give a file to write to; it is durable and in its place when the block ends, and gone when that fails."""
     temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            for piece in pieces:
-                file.write(piece)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

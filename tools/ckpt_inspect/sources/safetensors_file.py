@@ -1,35 +1,17 @@
-"""A safetensors file from anywhere, described from its header alone. Nothing in it is trusted.
-
-Other writers neither align their data nor order their tensors as ckptfmt does, so this check is more tolerant than
-the format's: what could mislead or overrun is an error, what other readers may stumble over is a remark.
-
-Layout: https://github.com/huggingface/safetensors#format
-"""
+"""A safetensors file from anywhere, described from its header alone."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ckpt_inspect.output.visible import cut_middle, visible
 from ckpt_inspect.sources.location import NotReadableHereError
-from ckptfmt.errors import CorruptError
-from ckptfmt.format.dtypes import NATIVE
-from ckptfmt.format.layout import HEADER_LENGTH_BYTES, HEADER_METADATA_KEY
-from ckptfmt.format.metadata import Chunk, TensorRow
-
-# What the safetensors library itself accepts.
-MAX_HEADER_BYTES = 100_000_000
-_MAX_DIMENSION = 2**63
-_MAX_RANK = 64
-
-_DTYPES = {stored: name for name, (stored, _) in NATIVE.items()} | {"F8_E8M0": "float8_e8m0fnu", "C128": "complex128"}
-_BITS = {stored: size * 8 for stored, size in NATIVE.values()} | {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "C128": 128}
+from ckptfmt.adapters.safetensors_header import decode_foreign_header, foreign_header_size_bytes
+from ckptfmt.format.layout import HEADER_LENGTH_BYTES
+from ckptfmt.format.metadata import TensorRow
 
 _OTHER_FORMATS = (
     (b"PK\x03\x04", "a zip archive, such as torch.save writes"),
@@ -73,20 +55,11 @@ def read_safetensors(path: str) -> SafetensorsFile:
             raise NotReadableHereError(f"{path}: not a regular file")
         start = file.read(16)
         _check_kind(path, start)
-        if len(start) < HEADER_LENGTH_BYTES:
-            raise _damaged(path, f"the file ends after {len(start)} bytes, inside its header's length")
-        length = int.from_bytes(start[:HEADER_LENGTH_BYTES], "little")
-        if length > min(MAX_HEADER_BYTES, status.st_size - HEADER_LENGTH_BYTES):
-            raise _damaged(path, f"header of {length:,} bytes declared, in a file of {status.st_size:,} bytes")
+        length = foreign_header_size_bytes(start, file_size_bytes=status.st_size, where=path)
         file.seek(HEADER_LENGTH_BYTES)
-        header = file.read(length)
-    if len(header) != length:
-        raise _damaged(path, "the file shrank while it was read")
-    data_bytes = status.st_size - HEADER_LENGTH_BYTES - length
-    rows, offsets, metadata = _Header(path, data_bytes).decode(header)
-    base = HEADER_LENGTH_BYTES + length
-    remarks = _remarks(rows, offsets, data_bytes)
-    return SafetensorsFile(path, status.st_size, status.st_mtime, metadata, rows, [base + offset for offset in offsets], remarks)
+        text = file.read(length)
+    header = decode_foreign_header(text, file_size_bytes=status.st_size, where=path)
+    return SafetensorsFile(path, status.st_size, status.st_mtime, header.metadata, header.tensors, header.offsets, header.remarks)
 
 
 def _check_kind(path: str, start: bytes) -> None:
@@ -96,80 +69,3 @@ def _check_kind(path: str, start: bytes) -> None:
     if os.path.basename(path) == "manifest.json":
         found += "\nGive the directory that holds it"
     raise NotReadableHereError(f"{path}: expected a checkpoint, a run or a .safetensors file, found {found}.")
-
-
-def _damaged(path: str, what: str) -> CorruptError:
-    return CorruptError(f"{path}: not a sound safetensors file: {what}\nThe file is damaged or was not downloaded whole.", path=path)
-
-
-class _Header:
-    """Decodes one header, refusing what could mislead."""
-
-    def __init__(self, path: str, data_bytes: int) -> None:
-        self.path = path
-        self.data_bytes = data_bytes
-
-    def decode(self, header: bytes) -> tuple[list[TensorRow], list[int], dict[str, str]]:
-        try:
-            members = json.loads(header.decode("utf-8"), object_pairs_hook=self._unique, parse_constant=self._constant)
-        except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else visible(str(error)[:120])
-            raise _damaged(self.path, f"its header is not JSON: {reason}") from None
-        if type(members) is not dict:
-            raise _damaged(self.path, "its header is not a JSON object")
-        metadata = members.pop(HEADER_METADATA_KEY, {})
-        if type(metadata) is not dict or not all(type(value) is str for value in metadata.values()):
-            raise _damaged(self.path, f"{HEADER_METADATA_KEY} is not an object of strings")
-        located = sorted((self._located(name, entry) for name, entry in members.items()), key=lambda item: item[:2])
-        rows = [
-            TensorRow(name, dtype, shape, end - begin, (Chunk(0, slot, (0,) * len(shape), shape),))
-            for slot, (begin, end, name, dtype, shape) in enumerate(located)
-        ]
-        return rows, [begin for begin, *_ in located], metadata
-
-    def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            raise ValueError("a key stands twice in one object")
-        return members
-
-    def _constant(self, text: str) -> Any:
-        raise ValueError(f"{text} is not a number of JSON")
-
-    def _located(self, name: str, entry: Any) -> tuple[int, int, str, str, tuple[int, ...]]:
-        shown = repr(cut_middle(visible(name), 60))
-        if type(entry) is not dict or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-            raise _damaged(self.path, f"entry {shown} is not dtype, shape and data_offsets")
-        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if type(dtype) is not str or not 0 < len(dtype) <= 40:
-            raise _damaged(self.path, f"entry {shown} has no dtype")
-        if type(shape) is not list or len(shape) > _MAX_RANK or not all(type(size) is int and 0 <= size < _MAX_DIMENSION for size in shape):
-            raise _damaged(self.path, f"entry {shown} has a shape that no tensor has")
-        if type(offsets) is not list or len(offsets) != 2 or not all(type(offset) is int for offset in offsets):
-            raise _damaged(self.path, f"entry {shown} has no two data_offsets")
-        begin, end = offsets
-        if not 0 <= begin <= end <= self.data_bytes:
-            found = f"bytes {begin:,} to {end:,} of {self.data_bytes:,}"
-            raise _damaged(self.path, f"tensor {shown} lies outside the file's data: {found}")
-        bits = _BITS.get(dtype)
-        if bits is not None and math.prod(shape) * bits != (end - begin) * 8:
-            expected = f"{math.prod(shape) * bits // 8:,} bytes"
-            raise _damaged(self.path, f"size of {shown}: expected {expected} for {dtype} {shape}, found {end - begin:,} bytes")
-        return begin, end, name, _DTYPES.get(dtype, dtype), tuple(shape)
-
-
-def _remarks(rows: Sequence[TensorRow], offsets: Sequence[int], data_bytes: int) -> list[str]:
-    """Return what the safetensors library would refuse to open the file for."""
-    remarks = []
-    position = holes = overlaps = 0
-    for row, begin in zip(rows, offsets, strict=True):
-        holes += begin > position
-        overlaps += begin < position and row.size_bytes > 0
-        position = max(position, begin + row.size_bytes)
-    if overlaps:
-        remarks.append(f"tensors overlap in {overlaps:,} places")
-    if holes:
-        remarks.append(f"unused bytes between tensors in {holes:,} places")
-    if position < data_bytes:
-        remarks.append(f"{data_bytes - position:,} unused bytes at the end")
-    return remarks
