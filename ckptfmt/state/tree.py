@@ -23,6 +23,7 @@ from typing import Any
 
 from ckptfmt.format.packed import pack
 from ckptfmt.state import (
+    boosters,
     codecs,
     containers,
     jax_arrays,
@@ -251,6 +252,8 @@ def _find_library_encoder(value: Any, cls: type) -> Encoder | None:
         return _torch_encoders().get(cls)
     if library in ("numpy", "ml_dtypes"):
         return _find_numpy_encoder(value, cls)
+    if boosters.library_of(cls) is not None:
+        return boosters.encode_booster
     return jax_arrays.encode_array if library in ("jax", "jaxlib") and jax_arrays.is_array(value) else None
 
 
@@ -298,6 +301,8 @@ def _type_name(cls: type) -> str:
 def _advice(cls: type) -> str:
     if codecs.has_default_codec(cls):
         return f"Register it: ckptfmt.register_codec({cls.__qualname__}, name=...). It needs no functions."
+    if cls.__module__ in ("xgboost.sklearn", "lightgbm.sklearn"):
+        return boosters.WRAPPER_ADVICE[cls.__module__.partition(".")[0]]
     for base in cls.__mro__[1:]:
         if base in _PYTHON or _type_name(base) in ("torch.Tensor", "numpy.ndarray"):
             return f"Convert it to a plain {base.__name__}. Or: {ADVICE[0].lower()}{ADVICE[1:]}"
