@@ -6,6 +6,7 @@ JOBS is JSON: [[PROGRAM, KILLS, [ARGUMENT...]], ...]. For each job it prints how
 once, in the parent; each attempt is a fork of it, so that a kill costs no import. The parent never opens a run.
 """
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -13,6 +14,9 @@ import random
 import runpy
 import signal
 import sys
+from pathlib import Path
+
+SHARED = ("numpy", "torch", "torchdata.stateful_dataloader", "optuna", "xgboost")
 
 
 def attempt(program, arguments):
@@ -42,18 +46,20 @@ def repeat_until_done(program, arguments, kill_count, generator):
 
 
 def main(seed, jobs):
-    import numpy  # noqa: F401 - shared by the forks
-    import torch
-    import torchdata.stateful_dataloader  # noqa: F401
-
     import ckptfmt
 
+    jobs = json.loads(jobs)
+    texts = {Path(program).read_text() for program, _, _ in jobs}
+    for name in SHARED:
+        if any(name in text for text in texts):
+            importlib.import_module(name)
     # Names are imported when they are used: here, for all forks.
     for name in ckptfmt.__all__:
         getattr(ckptfmt, name)
-    torch.set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     generator = random.Random(int(seed))
-    for program, kill_count, arguments in json.loads(jobs):
+    for program, kill_count, arguments in jobs:
         print(repeat_until_done(program, arguments, kill_count, generator), flush=True)
 
 

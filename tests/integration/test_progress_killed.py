@@ -13,14 +13,16 @@ import pytest
 
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.run.progress_reader import summarise_progress, verify_progress
+from tests.integration.progress_kinds import UNITS
 
 HERE = Path(__file__).parent
-UNITS = {"folds": 4, "augmentation": 9870, "calls": 120, "validation": 60}
 
 
-def start(directories: dict[Path, int], *arguments: str, seed: int) -> subprocess.Popen[str]:
-    jobs = [[str(HERE / "progress_kinds.py"), kills, [str(directory), *arguments]] for directory, kills in directories.items()]
-    command = [sys.executable, str(HERE / "kill_loop.py"), str(seed), json.dumps(jobs)]
+def start(jobs: dict[Path, tuple[int, float]], *kinds: str, seed: int) -> subprocess.Popen[str]:
+    """Work in directories, one after the other: how often to be killed there, and the seconds that each kind takes."""
+    program = str(HERE / "progress_kinds.py")
+    texts = [[program, kills, [str(directory), str(seconds), *kinds]] for directory, (kills, seconds) in jobs.items()]
+    command = [sys.executable, str(HERE / "kill_loop.py"), str(seed), json.dumps(texts)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -51,25 +53,28 @@ def check_log(directory: Path, units: dict[str, int], *, kills: int) -> None:
 
 def check_journals(directory: Path, units: dict[str, int]) -> None:
     for kind, count in units.items():
+        if kind == "search":
+            continue
         path = str(directory / "run/progress" / kind)
         assert [finding for finding in verify_progress(LocalDisk(), path) if finding.level == "error"] == []
         summary = summarise_progress(LocalDisk(), path)
         assert (summary.done, summary.total, summary.failed) == (count, count, 0)
 
 
-def check_kinds(tmp_path: Path, *, kills: int, seed: int) -> None:
+def check_kinds(tmp_path: Path, *kinds: str, kills: int, seed: int, seconds: float = 0.0) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    count = kills_of(start({undisturbed: 0, killed: kills}, seed=seed))[1]
-    assert count > 0
+    count = kills_of(start({undisturbed: (0, 0.0), killed: (kills, seconds)}, *kinds, seed=seed))[1]
+    assert count >= (kills if seconds else 1)
     assert result_of(killed) == result_of(undisturbed)
-    check_log(undisturbed, UNITS, kills=0)
-    check_log(killed, UNITS, kills=count)
-    check_journals(killed, UNITS)
+    units = {kind: UNITS[kind] for kind in kinds or UNITS}
+    check_log(undisturbed, units, kills=0)
+    check_log(killed, units, kills=count)
+    check_journals(killed, units)
 
 
 def check_sharing(tmp_path: Path, *, kills: int, seed: int) -> None:
     place = tmp_path / "shared"
-    processes = [start({place: kills}, "shared", seed=seed + number) for number in range(2)]
+    processes = [start({place: (kills, 0.0)}, "shared", seed=seed + number) for number in range(2)]
     count = sum(kills_of(process)[0] for process in processes)
     expected = {"results": [[unit, unit * unit] for unit in range(150)], "sum": sum(range(150))}
     assert result_of(place) == [{"shared": expected}] * 2
@@ -78,7 +83,8 @@ def check_sharing(tmp_path: Path, *, kills: int, seed: int) -> None:
     assert len(list((place / "run/progress/shared/writers").iterdir())) <= 4
 
 
-def test_folds_augmentation_paid_calls_and_validation_survive_kills_in_one_command(tmp_path: Path) -> None:
+def test_six_kinds_of_work_survive_kills_in_one_command(tmp_path: Path) -> None:
+    """A search, folds, augmentation, correction, paid calls and validation."""
     check_kinds(tmp_path, kills=5, seed=1)
 
 
@@ -87,7 +93,13 @@ def test_two_processes_that_are_killed_share_the_units_and_do_each_once(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", UNITS)
+def test_each_kind_of_work_survives_twenty_kills(tmp_path: Path, kind: str) -> None:
+    check_kinds(tmp_path, kind, kills=20, seed=100, seconds=10)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_units_survive_twenty_kills(tmp_path: Path, seed: int) -> None:
-    check_kinds(tmp_path, kills=20, seed=100 + seed)
+def test_units_survive_twenty_kills_in_one_command_and_shared(tmp_path: Path, seed: int) -> None:
+    check_kinds(tmp_path, kills=20, seed=100 + seed, seconds=2)
     check_sharing(tmp_path, kills=20, seed=200 + 10 * seed)
