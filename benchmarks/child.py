@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import limits, startup
+from benchmarks import limits, progress, startup
 from benchmarks.measure import Job, Measurement
 
 
@@ -32,6 +32,8 @@ def measure(job: Job) -> Iterator[Measurement]:
         yield from limits.measure(job, directory)
     elif job.subject == "startup":
         yield from startup.measure(job, directory)
+    elif job.subject == progress.SUBJECT:
+        yield from progress.measure(job, directory)
     else:
         # Imported here, because the limits need no torch, which takes longer to import than they take to measure.
         from benchmarks import cases

@@ -24,7 +24,7 @@ TIMEOUT_SECONDS = 1800
 
 @dataclass(frozen=True)
 class Job:
-    """What one child measures: `subject` is a peer's name, `limits` or `startup`. `cases` are all if empty.
+    """What one child measures: `subject` is a peer's name, `limits`, `startup` or `progress`. `cases` are all if empty.
 
     `size_bytes` is that of the state and `one_bytes` that of the tensor which is read alone; the limits need no more of it.
     """

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import torch
 
-from benchmarks import cases, goals, limits, machine, measure, publish, run, states
+from benchmarks import cases, goals, limits, machine, measure, progress, publish, run, states
 from benchmarks.chart import Bar, Line, Panel, Plot, bar_chart, line_chart
 from benchmarks.measure import Job, Measurement
 from benchmarks.report import report
@@ -115,3 +115,11 @@ def _results(measurements):
     results = Results(settings, json.loads(json.dumps(facts)))
     results.add(measurements)
     return results
+
+
+def test_units_of_work_are_measured_and_judged(tmp_path, capsys):
+    assert progress.main(["--quick", "--units", "1000", "--scratch", str(tmp_path), "--results", str(tmp_path / "kept")]) == 0
+    printed = capsys.readouterr().out
+    assert read_results(tmp_path / "kept/progress.json").errors() == []
+    assert "not measured" not in printed
+    assert "opening 1,000 units: less than 3 s" in printed
