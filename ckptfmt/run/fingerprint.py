@@ -175,6 +175,20 @@ class Fingerprint:
         return f"<Fingerprint {short(self.digest)}, {len(self._document.fields)} fields>"
 
 
+def checked_fingerprint(fingerprint: Fingerprint | None) -> Fingerprint | None:
+    """Return what was given as a fingerprint.
+
+    Raises:
+        TypeError: it is something else, such as the config by itself.
+    """
+    if fingerprint is not None and not isinstance(fingerprint, Fingerprint):
+        raise TypeError(
+            f"fingerprint={fingerprint!r:.60}: expected a ckptfmt.Fingerprint, found {type(fingerprint).__name__}\n"
+            "Make one: ckptfmt.Fingerprint(seed=..., config={...}, data=[...])."
+        )
+    return fingerprint
+
+
 def compare(stored: Mapping[str, Any] | Fingerprint, current: Fingerprint, *, allow: str | Iterable[str] = ()) -> tuple[Difference, ...]:
     """Return every field in which the current fingerprint differs from a stored one, errors first; nothing if they are the same.
 

@@ -9,7 +9,7 @@ from typing import Any
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import FormatError, UnsupportedVersionError
 from ckptfmt.format.manifest import Manifest
-from ckptfmt.run.fingerprint import Fingerprint, compare, mismatch_error
+from ckptfmt.run.fingerprint import Fingerprint, checked_fingerprint, compare, mismatch_error
 from ckptfmt.run.notices import warn
 from ckptfmt.run.run_file import RUN_FILE_NAME, RunFile, find_run_file, write_run_file
 
@@ -24,7 +24,7 @@ class Identity:
             raise ValueError(f"on_mismatch={on_mismatch!r}: expected one of {', '.join(MODES)}")
         self._disk = disk
         self._path = path
-        self._fingerprint = fingerprint
+        self._fingerprint = checked_fingerprint(fingerprint)
         self._on_mismatch = on_mismatch
         self._allow_changes = tuple(allow_changes)
         self._stored: RunFile | None = None

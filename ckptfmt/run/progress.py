@@ -15,9 +15,9 @@ from typing import Any
 from ckptfmt.checkpoint.saving import metric_values
 from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.errors import NameNotFoundError, RunLockedError
+from ckptfmt.errors import LimitError, NameNotFoundError, RunLockedError, UnsupportedTypeError
 from ckptfmt.run import at_exit
-from ckptfmt.run.fingerprint import Fingerprint, compare, mismatch_error
+from ckptfmt.run.fingerprint import Fingerprint, checked_fingerprint, compare, mismatch_error
 from ckptfmt.run.notices import warn
 from ckptfmt.run.progress_bar import bar_text, live_bar
 from ckptfmt.run.progress_ledger import Failure, MetricSummary
@@ -81,7 +81,7 @@ class Progress:
         self.name = name
         self.path = path
         self._max_attempts = max_attempts
-        self._fingerprint = fingerprint
+        self._fingerprint = checked_fingerprint(fingerprint)
         self._units = UnitCheckpoints(disk, path, durable=durable)
         self._session = Session(
             disk,
@@ -232,8 +232,9 @@ class Progress:
 
         Where standard error is no terminal, there is never a bar.
         """
-        with live_bar(self.name, is_wanted=show is not False) as update:
-            for key in self.pending(keys):
+        pending = self.pending(keys)
+        with live_bar(self.name, self.completed, self.total, is_wanted=show is not False) as update:
+            for key in pending:
                 update(self.completed, self.total)
                 yield key
             update(self.completed, self.total)
@@ -251,8 +252,12 @@ class Progress:
         """
         plain = plain_key(key)
         values = metric_values(metrics or {})
-        encoded = encode_state(result)
-        encoded_state = None if state is None else encode_state(state)
+        try:
+            encoded = encode_state(result)
+            encoded_state = None if state is None else encode_state(state)
+        except (UnsupportedTypeError, LimitError) as error:
+            error.add_note(f"while recording unit {key!r:.80} of {self.path}, which is not done yet")
+            raise
         if self._session.is_recorded(key, encoded, among_others=True):
             return
         # Large checkpoints are written without the mutex: other threads go on.

@@ -27,8 +27,11 @@ def clock_text(seconds: float) -> str:
 
 
 @contextmanager
-def live_bar(name: str, *, is_wanted: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar on standard error while the block runs, if that is a terminal; yield what moves it on."""
+def live_bar(name: str, completed: int, total: int | None, *, is_wanted: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a bar on standard error while the block runs, if that is a terminal; yield what moves it on.
+
+    What is `completed` at the beginning does not count for the speed.
+    """
     if not is_wanted or not sys.stderr.isatty():
         yield lambda completed, total: None
         return
@@ -38,5 +41,5 @@ def live_bar(name: str, *, is_wanted: bool) -> Iterator[Callable[[int, int | Non
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task(name, total=None)
+        task = shown.add_task(name, total=total, completed=completed)
         yield lambda completed, total: shown.update(task, completed=completed, total=total)

@@ -87,8 +87,10 @@ def _plain_key(key: Key, depth: int) -> Any:
         return key
     if type(key) is tuple and depth:
         return [_plain_key(member, depth - 1) for member in key]
+    name = type(key).__name__
+    advice = "tuple" if type(key) is list else "int" if hasattr(key, "__index__") else "str"
     raise UnsupportedTypeError(
-        f"key {key!r:.80}: expected an int, a str or a tuple of them, found {type(key).__name__}\nConvert it, for example with int(key).",
+        f"key {key!r:.80}: expected an int, a str or a tuple of them, found {name}\nConvert it, for example with {advice}(key).",
         path="key",
     )
 
