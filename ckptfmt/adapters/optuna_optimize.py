@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt.adapters.optuna_image import LOST_KEY, StudyImage
+from ckptfmt.adapters.optuna_values import check_study
 from ckptfmt.run.notices import warn
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def optimize(
     """
     import optuna
 
+    check_study(study)
+    if type(n_trials) is not int or n_trials < 0:
+        raise ValueError(f"n_trials={n_trials!r}: expected an integer of at least 0, the number of trials over all restarts")
     logger = optuna.logging.get_logger("optuna.ckptfmt")
     if options.get("n_jobs", 1) != 1 and "n_jobs" not in _warned:
         _warned.add("n_jobs")

@@ -14,7 +14,7 @@ from ckptfmt.adapters.optuna_image import Record, StudyEntry
 from ckptfmt.adapters.optuna_journal import StudyJournal, read_studies, whole_records
 from ckptfmt.adapters.optuna_sampler import SamplerWatch, restore_sampler
 from ckptfmt.adapters.optuna_storage import new_storage
-from ckptfmt.adapters.optuna_values import encode_attribute, encode_trial
+from ckptfmt.adapters.optuna_values import check_study, encode_attribute, encode_trial
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.disk.paths import join, make_directories
 from ckptfmt.disk.protocol import Disk
@@ -114,6 +114,7 @@ def save_study(path: PathLike, study: Study) -> None:
     Raises:
         UnsupportedTypeError: an attribute holds no plain data; the message names its key.
     """
+    check_study(study)
     watch = SamplerWatch()
     storage, study_id = study._storage, study._study_id
     text = {op: dict(found) for op, found in (("user", study.user_attrs), ("system", storage.get_study_system_attrs(study_id)))}

@@ -129,3 +129,15 @@ def decode_trial(record: dict[str, Any], *, number: int, trial_id: int) -> Froze
 
 def _no_tensor(_: int) -> Any:
     raise LookupError
+
+
+def check_study(study: Any) -> None:
+    """Refuse what is no study of Optuna.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    import optuna
+
+    if not isinstance(study, optuna.Study):
+        raise TypeError(f"study={study!r:.60}: expected an optuna.Study, found {type(study).__name__}")

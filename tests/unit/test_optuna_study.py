@@ -82,6 +82,18 @@ def test_n_trials_is_a_total_over_restarts(tmp_path: Path) -> None:
         assert ckptfmt.optimize(run.study("s"), objective, n_trials=8).restored_count == 8
 
 
+@pytest.mark.parametrize("n_trials", [-1, 2.5, None, "50"])
+def test_a_total_that_is_no_number_of_trials_is_refused(tmp_path: Path, n_trials: Any) -> None:
+    with ckptfmt.Run(tmp_path) as run, pytest.raises(ValueError, match=f"n_trials={n_trials!r}: expected an integer of at least 0"):
+        ckptfmt.optimize(run.study("lr"), objective, n_trials=n_trials)
+
+
+def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
+    for call in (lambda: ckptfmt.optimize("lr", objective, n_trials=3), lambda: ckptfmt.save_study(tmp_path / "saved", "lr")):  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"study='lr': expected an optuna.Study, found str"):
+            call()
+
+
 def test_the_trial_that_ran_when_its_process_died_is_suggested_again(tmp_path: Path) -> None:
     run = ckptfmt.Run(tmp_path)
     study = run.study("s", sampler=optuna.samplers.TPESampler(seed=1))
