@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_MAX_NAME_WIDTH = 30
+
 
 def bar_text(completed: int, total: int | None, eta_seconds: float | None, *, failed_count: int, width: int) -> str:
     """Return one line: `[#####-----] 50/100 50.0%, 1:05 left`."""
@@ -38,8 +40,16 @@ def live_bar(name: str, completed: int, total: int | None, *, is_wanted: bool) -
     # Only who has a terminal pays for this import.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # The numbers say more than the end of a long name.
+    name_column = Column(no_wrap=True, overflow="ellipsis", max_width=_MAX_NAME_WIDTH)
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=name_column),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as shown:
         task = shown.add_task(name, total=total, completed=completed)
         yield lambda completed, total: shown.update(task, completed=completed, total=total)
