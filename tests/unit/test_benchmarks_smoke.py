@@ -122,4 +122,4 @@ def test_units_of_work_are_measured_and_judged(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert read_results(tmp_path / "kept/progress.json").errors() == []
     assert "not measured" not in printed
-    assert "opening 1,000 units: less than 3 s" in printed
+    assert "opening 1,000 units, processor time: less than 3 s" in printed
