@@ -203,6 +203,7 @@ def report(results: Results, sizes: Sequence[int], trials: int) -> str:
     goals = [[goal, measured, outcome] for goal, measured, outcome in _goals(results, sizes[-1], trials)]
     parts = [
         table(headings, rows),
+        opened,
         table([f"study of {trials:,} random trials", "", "of it processor"], study),
         table(["goal", "measured", ""], goals),
     ]
