@@ -1,16 +1,17 @@
-"""A foreign file as memory of this process, and as a file object for readers that want one. Nothing is copied before it is used.
+"""Files of other programs: as memory of this process, as a file object for readers that want one, and written in one piece.
 
-Links are followed, because caches of downloads consist of them. The memory is writable, private and stays valid when the file goes.
+Links are followed, because caches of downloads consist of them. Memory of a file is writable, private and stays valid when the file goes.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import secrets
 from typing import TYPE_CHECKING
 
 from ckptfmt.disk.local import LocalDisk
-from ckptfmt.disk.paths import parent_of
+from ckptfmt.disk.paths import make_directories, parent_of
 from ckptfmt.disk.protocol import Disk, NotARegularFileError
 from ckptfmt.errors import CheckpointNotFoundError
 
@@ -40,6 +41,15 @@ def map_file(path: str, *, disk: Disk | None = None) -> memoryview:
         return file.map_private()
     finally:
         file.close()
+
+
+def is_directory(path: str, *, disk: Disk | None = None) -> bool:
+    """Tell whether a path is that of a directory."""
+    try:
+        (disk or LocalDisk()).open_directory(path).close()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def names_in(path: str, *, disk: Disk | None = None) -> set[str]:
@@ -87,3 +97,22 @@ class _MemoryFile(io.RawIOBase):
         target[: len(found)] = found
         self._position += len(found)
         return len(found)
+
+
+def write_file(path: str, data: bytes, *, disk: Disk | None = None) -> None:
+    """Write a small file that another program will read: whole, durable, replacing what was there. Its directory is made."""
+    disk = disk or LocalDisk()
+    make_directories(disk, parent_of(path))
+    directory = disk.open_directory(parent_of(path))
+    try:
+        temporary = f".{os.path.basename(path)}.{secrets.token_hex(8)}.tmp"
+        file = directory.create(temporary, size_bytes=len(data))
+        try:
+            file.write(data)
+            file.sync()
+        finally:
+            file.close()
+        directory.rename(temporary, os.path.basename(path))
+        directory.sync()
+    finally:
+        directory.close()
