@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CONSTRAINTS := tools/constraints.txt
+ADAPTERS_STAMP := $(VENV)/.adapters-installed
+ADAPTERS_CONSTRAINTS := tools/constraints-adapters.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: help venv demo test check proof bench clean
+.PHONY: help venv demo test check test-adapters proof bench clean
 
 help:
 	@echo "make demo    train, kill with SIGKILL, resume, compare bit by bit"
 	@echo "make test    format, lint, types, floors, tests: what CI runs (make check is the same)"
+	@echo "make test-adapters   the tests with Lightning, transformers and other large libraries"
 	@echo "make proof   the slow tests: crash sweeps and other proofs"
 	@echo "make bench   measure against peers and against the machine"
 	@echo "make venv    only make .venv"
@@ -33,6 +36,14 @@ demo: $(STAMP)
 
 test check: $(STAMP)
 	@$(BIN)/python tools/check.py
+
+# Installed on top of what `make test` has.
+$(ADAPTERS_STAMP): $(STAMP) $(ADAPTERS_CONSTRAINTS)
+	$(PIP_INSTALL) --constraint $(ADAPTERS_CONSTRAINTS) --no-build-isolation --editable '.[dev,adapters]'
+	@touch $@
+
+test-adapters: $(ADAPTERS_STAMP)
+	@$(BIN)/python -m pytest -n 2 tests/adapters
 
 proof: $(STAMP)
 	@$(BIN)/python -m pytest -n 2 -m slow

@@ -20,9 +20,10 @@ def test_a_save_that_was_cut_short_leaves_no_name_that_lightning_would_take(tmp_
         os.makedirs(path)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(lightning, "write_checkpoint", killed)
-        checkpoint_io().save_checkpoint(STATE, tmp_path / "last.ckpt")
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint_io().save_checkpoint(STATE, tmp_path / "last.ckpt")
     assert os.listdir(tmp_path) == [".last.ckpt.new"]
     checkpoint_io().save_checkpoint(STATE, tmp_path / "last.ckpt")
     assert os.listdir(tmp_path) == ["last.ckpt"]
