@@ -175,11 +175,9 @@ def main() -> int:
         return 1
 
     problems = compare(steady, killed)
-    problems += [
-        f"ckpt-inspect {command}: exit status {status}"
-        for command in ("inspect", "verify")
-        if (status := inspect(command, str(killed.last_checkpoint)))
-    ]
+    last = str(killed.last_checkpoint)
+    commands = (("inspect", str(killed.directory)), ("history", str(killed.directory)), ("inspect", last), ("verify", last))
+    problems += [f"ckpt-inspect {' '.join(command)}: exit status {status}" for command in commands if (status := inspect(*command))]
     if problems:
         print(*problems[:10], sep="\n")
         say(f"The demo fails: {len(problems)} problems, the first of them above.")

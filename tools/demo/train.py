@@ -2,9 +2,9 @@
 
     python tools/demo/train.py runs/demo
 
-It reads the source text of Python's own standard library, writes a checkpoint every 50 steps and goes on from the
-newest complete one. Model, optimizer, learning rate, dropout and the order of the data all continue where they were,
-so the weights at the end do not depend on how often the program was killed.
+It reads the source text of Python's own standard library, saves a checkpoint every 50 steps and goes on from the newest
+sound one. Model, optimizer, learning rate, dropout and the order of the data all continue where they were, so the
+weights at the end do not depend on how often the program was killed.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 import ckptfmt
 
 CONTEXT, BATCH, WIDTH, VOCABULARY = 64, 16, 128, 128
-SAVE_EVERY = 50
+SEED, RATE = 0, 1e-3
+SAVE_EVERY, LOG_EVERY = 50, 10
 
 
 class CharacterTransformer(nn.Module):
@@ -51,48 +52,34 @@ def draw_batch(text: Tensor) -> Tensor:
     return text[starts + torch.arange(CONTEXT + 1)]
 
 
-def newest_checkpoint(directory: Path) -> Path | None:
-    complete = [path for path in sorted(directory.glob("step-*")) if ckptfmt.is_complete(path)]
-    return complete[-1] if complete else None
-
-
 def train(directory: Path, step_count: int) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     text = read_text()
     model = CharacterTransformer()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=step_count)
-    step = 0
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "rng": ckptfmt.Rng()}
 
-    newest = newest_checkpoint(directory)
-    if newest is not None:
-        ckptfmt.load_into(newest, {"model": model, "optimizer": optimizer, "scheduler": scheduler})
-        rest = ckptfmt.load(newest, only=["rng*", "position*"])
-        ckptfmt.set_rng_state(rest["rng"])
-        step = rest["position"]["step"]
-    print(f"start {step}", flush=True)
+    config = {"context": CONTEXT, "batch": BATCH, "width": WIDTH, "rate": RATE, "steps": step_count}
+    with ckptfmt.Run(directory, fingerprint=ckptfmt.Fingerprint(seed=SEED, config=config)) as run:
+        restored = run.restore(parts)
+        first = restored.step if restored else 0
+        print(f"start {first}", flush=True)
 
-    while step < step_count:
-        batch = draw_batch(text)
-        logits = model(batch[:, :-1])
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        step += 1
+        for step in range(first + 1, step_count + 1):
+            batch = draw_batch(text)
+            logits = model(batch[:, :-1])
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
 
-        if step % SAVE_EVERY == 0 or step == step_count:
-            state = {
-                "model": model,
-                "optimizer": optimizer,
-                "scheduler": scheduler,
-                "rng": ckptfmt.rng_state(),
-                "position": {"step": step},
-            }
-            ckptfmt.save(directory / f"step-{step:08d}", state, step=step, metrics={"loss": loss.item()})
-        if step % 10 == 0:
-            print(f"step {step} loss {loss.item()!r}", flush=True)
+            if step % SAVE_EVERY == 0 or step == step_count:
+                run.save(step, parts, metrics={"loss": loss.item()})
+            if step % LOG_EVERY == 0:
+                run.log(step, {"loss": loss.item()})
+                print(f"step {step} loss {loss.item()!r}", flush=True)
 
 
 def main() -> None:
