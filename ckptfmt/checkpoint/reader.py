@@ -122,8 +122,11 @@ class OpenCheckpoint:
         with collector_paused():
             rows = self._rows_of(tree)
             self.store.check_headers(rows)
-            self.store.verify_rows(rows)
-            return decode_state(tree, self._memory, device=self._device)
+            try:
+                self.store.prepare(rows)
+                return decode_state(tree, self._memory, device=self._device)
+            finally:
+                self.store.forget_read()
 
     def _rows_of(self, tree: Any) -> list[int]:
         count = len(self.metadata.tensors)

@@ -1,10 +1,12 @@
 """One shard, open for reading: its header checked, its slots verified and decoded. Spec 6, 9, 11, 12.
 
-The file is mapped privately once; slots are views of that memory, verified in place and handed out without a copy.
+The file is mapped privately once; slots are views of that memory, verified in place and handed out without a copy, or are read
+from the device into memory of their own.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from ckptfmt.disk.protocol import ReadableFile
@@ -50,6 +52,25 @@ class ShardFile:
             self._memory = self._file.map_private()
         return self._memory
 
+    def range_of(self, first: int, last: int) -> tuple[int, int]:
+        """Return where a range of slots begins and ends in the file."""
+        return self._offsets[first], self._offsets[last + 1]
+
+    def is_cold(self, begin: int, size_bytes: int) -> bool:
+        """Tell whether a range of the file is better read than mapped."""
+        return self._file.is_cold(begin, size_bytes)
+
+    def read_into(self, begin: int, memory: memoryview) -> None:
+        """Read a range of the file, which may end within the memory.
+
+        Raises:
+            OSError: the file became shorter since it was opened.
+        """
+        expected_bytes = min(len(memory), self.entry.size_bytes - begin)
+        found_bytes = self._file.read_into(begin, memory)
+        if found_bytes != expected_bytes:
+            raise OSError(errno.EIO, f"the file shrank while it was open: {found_bytes} of {expected_bytes} bytes at {begin}", self.where)
+
     def prefetch(self, first: int, last: int) -> None:
         """Ask the system to read a range of slots ahead."""
         begin = self._offsets[first]
@@ -88,9 +109,9 @@ class ShardFile:
         """Return the stored bytes of a slot, unverified, as part of the private memory."""
         return self.mapped()[self._offsets[slot] : self._offsets[slot + 1]]
 
-    def verify_slot(self, slot: int) -> None:
-        """Check the stored bytes of a slot against their digest."""
-        actual, expected = digest_of(self.stored(slot)), self.table.digest(slot)
+    def check_slot(self, slot: int, actual: bytes) -> None:
+        """Check the digest of what was found in a slot."""
+        expected = self.table.digest(slot)
         if actual != expected:
             key = self.table.keys[slot]
             what = f"tensor {key!r} of section {self.entry.section!r}: digest differs"

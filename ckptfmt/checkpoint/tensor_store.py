@@ -1,36 +1,29 @@
-"""The tensors of an open checkpoint: which slots each needs, verifying them in parallel, and assembling chunks. Spec 9, 12."""
+"""The tensors of an open checkpoint: which slots each needs, and assembling its chunks. Spec 9, 12."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
-from operator import itemgetter
-from threading import Lock
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
-from ckptfmt.errors import FormatError
+from ckptfmt.checkpoint.slot_pass import OnDamage, Progress, Slot, SlotPass
 from ckptfmt.format.metadata import Chunk, Metadata, TensorRow
 from ckptfmt.state.tensors import TensorMemory
 
-_BATCH_BYTES = 16 * 2**20
-_READ_AHEAD = 6
-
-Slot = tuple[int, int]
-Progress = Callable[[int], None]
-OnDamage = Callable[[FormatError], None]
-
 
 class TensorStore:
-    """Rows of the index as memory. Each slot is verified once, before its bytes are handed out."""
+    """Rows of the index as memory. The bytes of each slot are verified before they are handed out.
+
+    A slot that was verified where it is mapped is handed out from there, as often as it is asked for. One that was read into memory is
+    handed out once, and read again after that, so that nothing is held that nobody uses.
+    """
 
     def __init__(self, metadata: Metadata, shards: Mapping[int, ShardFile], *, verify: bool) -> None:
         self.metadata = metadata
         self.shards = shards
         self._verify = verify
         self._verified: set[Slot] = set()
+        self._read: dict[Slot, memoryview] = {}
 
     def check_headers(self, rows: Iterable[int]) -> None:
         """Check the header of every shard that holds some of these rows."""
@@ -38,89 +31,53 @@ class TensorStore:
         for shard in sorted({chunk.shard for row in rows for chunk in self.metadata.tensors[row].chunks}):
             self.shards[shard].check_header(uses[shard], verify=self._verify)
 
+    def prepare(self, rows: Iterable[int]) -> None:
+        """Verify every slot of some rows, with all cores; what lies on the device is read into memory, for `memory` to hand out."""
+        slots: set[Slot] = set()
+        wanted: set[Slot] = set()
+        for number in rows:
+            row = self.metadata.tensors[number]
+            places = [(chunk.shard, chunk.slot) for chunk in row.chunks]
+            slots.update(places)
+            if _is_whole(row) and places[0][1] not in self.shards[places[0][0]].table.encodings:
+                wanted.update(places)
+        self._pass(slots, wanted)
+
     def verify_rows(self, rows: Iterable[int], *, on_bytes: Progress | None = None) -> None:
-        """Verify every slot of some rows, with all cores and read-ahead."""
-        slots = {(chunk.shard, chunk.slot) for row in rows for chunk in self.metadata.tensors[row].chunks}
-        if self._verify and not slots <= self._verified:
-            self.verify_slots(sorted(slots - self._verified), on_bytes=on_bytes)
+        """Verify every slot of some rows where it is mapped, with all cores."""
+        self._pass({(chunk.shard, chunk.slot) for row in rows for chunk in self.metadata.tensors[row].chunks}, (), on_bytes)
+
+    def _pass(self, slots: Collection[Slot], wanted: Collection[Slot], on_bytes: Progress | None = None) -> None:
+        missing = sorted(slot for slot in slots if slot not in self._verified and slot not in self._read)
+        if missing and (self._verify or wanted):
+            found = SlotPass(self.shards, verify=self._verify, on_bytes=on_bytes)
+            found.run(missing, wanted=wanted)
+            self._read.update(found.memory)
+            self._verified.update(found.sound - found.memory.keys())
 
     def verify_slots(self, slots: Sequence[Slot], *, on_bytes: Progress | None = None, on_damage: OnDamage | None = None) -> None:
-        """Verify some slots, with all cores and read-ahead.
+        """Verify some slots in their files, with all cores; nothing of them is kept.
 
         Raises for the first damaged one in file order; with `on_damage` tells of each and goes on. The callbacks
         are called by several threads, one at a time.
         """
-        lock = Lock()
-
-        def report(size_bytes: int, damage: FormatError | None) -> None:
-            with lock:
-                if damage is not None and on_damage is not None:
-                    on_damage(damage)
-                if on_bytes is not None:
-                    on_bytes(size_bytes)
-
-        threads = os.cpu_count() or 1
-        batches = list(self._batches(slots))
-        if len(batches) < 2 or threads < 2:
-            for batch in batches:
-                self._verify_batch(batch, report, is_strict=on_damage is None)
-            return
-        # Mapped here, because two threads that map at the same time would map twice.
-        for shard in sorted({shard for shard, _ in slots}):
-            self.shards[shard].mapped()
-        for batch in batches[:_READ_AHEAD]:
-            self._prefetch(batch)
-
-        def verify(index: int) -> None:
-            if index + _READ_AHEAD < len(batches):
-                self._prefetch(batches[index + _READ_AHEAD])
-            self._verify_batch(batches[index], report, is_strict=on_damage is None)
-
-        with ThreadPoolExecutor(threads, thread_name_prefix="ckptfmt-verify") as pool:
-            for _ in pool.map(verify, range(len(batches))):
-                pass
+        found = SlotPass(self.shards, verify=True, on_bytes=on_bytes, on_damage=on_damage)
+        found.run(slots)
+        self._verified |= found.sound
 
     def is_verified(self, shard: int, slot: int) -> bool:
         """Tell whether the stored bytes of a slot have been found sound."""
         return (shard, slot) in self._verified
 
-    def _prefetch(self, batch: Sequence[Slot]) -> None:
-        for shard, slots in groupby(batch, key=itemgetter(0)):
-            members = [slot for _, slot in slots]
-            self.shards[shard].prefetch(members[0], members[-1])
-
-    def _batches(self, slots: Sequence[Slot]) -> Iterator[list[Slot]]:
-        batch: list[Slot] = []
-        size_bytes = 0
-        for shard, slot in slots:
-            batch.append((shard, slot))
-            size_bytes += self.shards[shard].table.sizes[slot]
-            if size_bytes >= _BATCH_BYTES:
-                yield batch
-                batch, size_bytes = [], 0
-        if batch:
-            yield batch
-
-    def _verify_batch(self, batch: Sequence[Slot], report: Callable[[int, FormatError | None], None], *, is_strict: bool) -> None:
-        size_bytes = 0
-        sound: list[Slot] = []
-        for shard, slot in batch:
-            try:
-                self.shards[shard].verify_slot(slot)
-                sound.append((shard, slot))
-            except FormatError as error:
-                if is_strict:
-                    raise
-                report(0, error)
-            size_bytes += self.shards[shard].table.sizes[slot]
-        self._verified.update(sound)
-        report(size_bytes, None)
+    def forget_read(self) -> None:
+        """Let go of memory that was read and not handed out."""
+        self._read.clear()
 
     def memory(self, row_index: int) -> TensorMemory:
         """Return one tensor's bytes, verified, in memory that belongs to the caller."""
         row = self.metadata.tensors[row_index]
-        self.verify_rows([row_index])
-        if len(row.chunks) == 1 and row.chunks[0].shape == row.shape:
+        self.prepare([row_index])
+        if _is_whole(row):
             data = self._chunk_bytes(row.chunks[0])
         else:
             data = memoryview(bytearray(row.size_bytes))
@@ -129,7 +86,12 @@ class TensorStore:
         return TensorMemory(row.dtype, row.shape, data)
 
     def _chunk_bytes(self, chunk: Chunk) -> memoryview:
-        return self.shards[chunk.shard].chunk_bytes(chunk.slot, verify=self._verify)
+        data = self._read.pop((chunk.shard, chunk.slot), None)
+        return data if data is not None else self.shards[chunk.shard].chunk_bytes(chunk.slot, verify=self._verify)
+
+
+def _is_whole(row: TensorRow) -> bool:
+    return len(row.chunks) == 1 and row.chunks[0].shape == row.shape
 
 
 def _place(target: memoryview, source: memoryview, row: TensorRow, chunk: Chunk) -> None:

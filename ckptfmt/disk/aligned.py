@@ -12,6 +12,7 @@ import mmap
 from contextlib import suppress
 
 ALIGNMENT_BYTES = 4096
+_HUGE_PAGE_BYTES = 2 * 2**20
 
 
 def aligned_buffer(size_bytes: int) -> memoryview:
@@ -20,13 +21,23 @@ def aligned_buffer(size_bytes: int) -> memoryview:
         return memoryview(bytearray())
     if not hasattr(mmap, "MAP_ANONYMOUS"):
         return memoryview(mmap.mmap(-1, size_bytes))
+    huge_bytes = size_bytes - size_bytes % _HUGE_PAGE_BYTES
+    # A kernel lets memory begin at a huge page if its size is of whole huge pages.
+    reserved_bytes = huge_bytes + _HUGE_PAGE_BYTES if 0 < huge_bytes < size_bytes else size_bytes
     # Private, because shared anonymous memory would be visible to forked workers and gets no huge pages.
-    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        # Advice only: a kernel without huge pages refuses it.
+    memory = mmap.mmap(-1, reserved_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if huge_bytes and hasattr(mmap, "MADV_HUGEPAGE"):
+        # Advice only: a kernel without huge pages refuses it. Not for the rest, which would take a whole one.
         with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory)
+            memory.madvise(mmap.MADV_HUGEPAGE, 0, huge_bytes)
+            if huge_bytes < reserved_bytes:
+                memory.madvise(mmap.MADV_NOHUGEPAGE, huge_bytes, reserved_bytes - huge_bytes)
+    return memoryview(memory)[:size_bytes]
+
+
+def aligned_range(begin: int, end: int) -> tuple[int, int]:
+    """Return begin and end of the whole pages around a range."""
+    return begin - begin % ALIGNMENT_BYTES, end + -end % ALIGNMENT_BYTES
 
 
 def is_aligned(view: memoryview) -> bool:

@@ -131,7 +131,9 @@ class LocalDirectory:
         except BaseException:
             descriptor.close()
             raise
-        return LocalReadableFile(descriptor, status.st_size, status.st_nlink)
+        is_refused = status.st_dev in self._devices_without_direct
+        on_refused = None if is_refused else lambda: self._devices_without_direct.add(status.st_dev)
+        return LocalReadableFile(descriptor, status.st_size, status.st_nlink, on_direct_refused=on_refused)
 
     def rename(self, source: str, target: str) -> None:
         """Rename within this directory, replacing `target` atomically."""

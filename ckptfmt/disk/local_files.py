@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from ckptfmt.disk.aligned import ALIGNMENT_BYTES, is_aligned
 from ckptfmt.disk.descriptor import Descriptor
+from ckptfmt.disk.direct_reads import MIN_DIRECT_READ_BYTES, DirectReads, start_direct_reads
 from ckptfmt.disk.paths import naming
 from ckptfmt.disk.poison import Poison
 from ckptfmt.disk.protocol import Buffer, FileStatus
@@ -87,10 +88,12 @@ class LocalWritableFile:
 class LocalReadableFile:
     """A regular file, open for reading."""
 
-    def __init__(self, descriptor: Descriptor, size_bytes: int, link_count: int) -> None:
+    def __init__(self, descriptor: Descriptor, size_bytes: int, link_count: int, *, on_direct_refused: Callable[[], None] | None) -> None:
         self._descriptor = descriptor
         self._size_bytes = size_bytes
         self._link_count = link_count
+        self._on_direct_refused = on_direct_refused
+        self._direct: DirectReads | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -127,6 +130,27 @@ class LocalReadableFile:
             filled_bytes += taken_bytes
         return filled_bytes
 
+    def is_cold(self, offset_bytes: int, size_bytes: int) -> bool:
+        """Tell whether a range is better read past the page cache; asked by one thread at a time."""
+        if size_bytes < MIN_DIRECT_READ_BYTES or offset_bytes + size_bytes > self._size_bytes:
+            return False
+        if self._on_direct_refused is not None:
+            number, on_refused = self._descriptor.number, self._on_direct_refused
+            self._on_direct_refused = None
+            self._direct = start_direct_reads(number, self._size_bytes, self._descriptor.path, on_refused)
+        return self._direct is not None and self._direct.is_cold(offset_bytes, size_bytes)
+
+    def read_into(self, offset_bytes: int, target: memoryview) -> int:
+        """Fill memory from a range, past the page cache if both are aligned."""
+        wanted_bytes = min(len(target), self._size_bytes - offset_bytes)
+        filled_bytes = 0
+        with naming(self._descriptor.path):
+            if self._direct is not None and offset_bytes % ALIGNMENT_BYTES == 0 and is_aligned(target):
+                filled_bytes = self._direct.read_into(offset_bytes, target)
+            if filled_bytes < wanted_bytes:
+                filled_bytes = self._read_into(target[:wanted_bytes], offset_bytes, filled_bytes)
+        return min(filled_bytes, max(wanted_bytes, 0))
+
     def map_private(self) -> memoryview:
         """Return the whole file as writable memory of the caller."""
         if self._size_bytes == 0:
@@ -161,4 +185,6 @@ class LocalReadableFile:
 
     def close(self) -> None:
         """Close; maps stay valid."""
+        if self._direct is not None:
+            self._direct.close()
         self._descriptor.close()

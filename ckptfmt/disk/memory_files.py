@@ -80,6 +80,16 @@ class MemoryReadableFile:
         with self._store.operation("read", self._path):
             return self._content[offset_bytes : offset_bytes + size_bytes]
 
+    def is_cold(self, offset_bytes: int, size_bytes: int) -> bool:
+        """Return False: everything is in memory."""
+        return False
+
+    def read_into(self, offset_bytes: int, target: memoryview) -> int:
+        """Fill memory from a range."""
+        found = self.read(offset_bytes, len(target))
+        target[: len(found)] = found
+        return len(found)
+
     def map_private(self) -> memoryview:
         """Return a writable copy of the whole file."""
         self._check_open()

@@ -68,6 +68,15 @@ class ReadableFile(Protocol):
     def read(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Read a range; shorter than asked only at the end of the file."""
 
+    def is_cold(self, offset_bytes: int, size_bytes: int) -> bool:
+        """Tell whether a range is better read with `read_into` than mapped, because it has to come from the device."""
+
+    def read_into(self, offset_bytes: int, target: memoryview) -> int:
+        """Fill writable memory from a range and return how many bytes there were, fewer only at the end of the file.
+
+        Several threads may read one file. Fastest if offset and memory are aligned (disk.aligned) and the memory is of whole pages.
+        """
+
     def map_private(self) -> memoryview:
         """Return the whole file as writable memory of the caller.
 

@@ -17,3 +17,6 @@ LOCK_REFUSALS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPN
 DIRECTORY_SYNC_REFUSALS = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 RESERVE_REFUSALS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV})
+
+# What a file system says to a transfer past the page cache that it does not offer.
+DIRECT_REFUSALS = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})

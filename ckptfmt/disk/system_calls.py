@@ -9,7 +9,7 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ckptfmt.disk.refusals import RESERVE_REFUSALS
@@ -53,6 +53,43 @@ def stop_direct(number: int) -> None:
         fcntl.fcntl(number, fcntl.F_SETFL, fcntl.fcntl(number, fcntl.F_GETFL) & ~os.O_DIRECT)
 
 
+def reopen_direct(number: int) -> int | None:
+    """Open the same file once more for reading past the page cache; None where that is not offered.
+
+    A description of its own, because ordinary reads of the first need no alignment. By number, so that it is the same file
+    whatever has become of its name.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{number}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def lock_alone(number: int) -> bool:
+    """Lock a file without waiting, as one of those who ask; return False where another has it, or the system has no such lock."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def count_resident(address: int, offsets: Iterable[int], *, enough: int) -> int:
+    """Count the pages of a map, at some offsets, that are in memory, up to `enough`; that many where the system does not say."""
+    if _mincore is None:
+        return enough
+    page, count = ctypes.c_ubyte(), 0
+    for offset in offsets:
+        if _mincore(address + offset, 1, ctypes.byref(page)) != 0:
+            return enough
+        count += page.value & 1
+        if count == enough:
+            break
+    return count
+
+
 def reserve(number: int, size_bytes: int) -> bool:
     """Allocate space for a file and set its size; return False where the file system cannot.
 
@@ -69,19 +106,22 @@ def reserve(number: int, size_bytes: int) -> bool:
     return True
 
 
-def _find_fallocate() -> Callable[..., int] | None:
+def _find(names: tuple[str, ...], *argument_types: Any) -> Callable[..., int] | None:
     if sys.platform != "linux":
         return None
     try:
         libc: Any = ctypes.CDLL(None, use_errno=True)
-        # The plain name takes 32-bit sizes on 32-bit glibc; musl has only the plain name, with 64 bits.
-        function = getattr(libc, "fallocate64", None) or libc.fallocate
-    except (OSError, AttributeError):
+    except OSError:
         return None
-    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    function: Any = next((found for name in names if (found := getattr(libc, name, None)) is not None), None)
+    if function is None:
+        return None
+    function.argtypes = argument_types
     function.restype = ctypes.c_int
-    found: Callable[..., int] = function
-    return found
+    found_function: Callable[..., int] = function
+    return found_function
 
 
-_fallocate = _find_fallocate()
+# The plain name takes 32-bit sizes on 32-bit glibc; musl has only the plain name, with 64 bits.
+_fallocate = _find(("fallocate64", "fallocate"), ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_mincore = _find(("mincore",), ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)

@@ -18,6 +18,11 @@ _TEXT = re.compile(r"blake3:[0-9a-f]{64}")
 Hasher = blake3
 
 
+def hasher_for(size_bytes: int) -> blake3:
+    """Return a hasher for so many bytes that come in pieces, with all cores where that pays."""
+    return blake3(max_threads=blake3.AUTO if size_bytes >= PARALLEL_BYTES else 1)
+
+
 def digest_of(data: bytes | bytearray | memoryview) -> bytes:
     """Return the 32 bytes of BLAKE3 of `data`, with all cores where that pays. Releases the interpreter's lock for large inputs."""
     return blake3(data, max_threads=blake3.AUTO if len(data) >= PARALLEL_BYTES else 1).digest()
