@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 from contextlib import suppress
 
 ALIGNMENT_BYTES = 4096
 _HUGE_PAGE_BYTES = 2 * 2**20
+# MADV_WIPEONFORK, for which Python has no name.
+_WIPE_ON_FORK = 18 if sys.platform == "linux" else None
 
 
 def aligned_buffer(size_bytes: int) -> memoryview:
@@ -33,6 +36,28 @@ def aligned_buffer(size_bytes: int) -> memoryview:
             if huge_bytes < reserved_bytes:
                 memory.madvise(mmap.MADV_NOHUGEPAGE, huge_bytes, reserved_bytes - huge_bytes)
     return memoryview(memory)[:size_bytes]
+
+
+def scratch_buffer(size_bytes: int) -> memoryview:
+    """Return an aligned buffer for bytes on their way, which are nothing to a forked child: there it holds zeros.
+
+    Otherwise each child would share it, and every page that is written here would be copied first.
+    """
+    view = aligned_buffer(size_bytes)
+    _advise(view, _WIPE_ON_FORK)
+    return view
+
+
+def offer_back(view: memoryview) -> None:
+    """Let the system have the memory of a buffer, if it becomes short of it, until it is written again; the content is lost."""
+    _advise(view, getattr(mmap, "MADV_FREE", None))
+
+
+def _advise(view: memoryview, advice: int | None) -> None:
+    if advice is not None and isinstance(view.obj, mmap.mmap):
+        # Advice only: older kernels do not know it.
+        with suppress(OSError):
+            view.obj.madvise(advice)
 
 
 def aligned_range(begin: int, end: int) -> tuple[int, int]:
