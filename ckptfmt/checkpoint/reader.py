@@ -24,7 +24,7 @@ from ckptfmt.errors import CorruptError, LimitError, NameNotFoundError
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.format.metadata import Metadata
 from ckptfmt.format.rules import shown, violation, visible
-from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, iter_tensors, prune, tensor_ids
+from ckptfmt.format.tree_walk import ABSENT, children_of, find_tensor, iter_leaves, iter_tensors, prune, tensor_ids
 from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.tensors import TensorMemory
 from ckptfmt.state.tree import decode_leaf, decode_state, outline_state
@@ -159,6 +159,11 @@ class OpenCheckpoint:
         return leaves
 
     def _leaf(self, name: str) -> Any:
+        # A name with # may be one that got a number, which only the list of all names tells.
+        if self._leaves is None and "#" not in name:
+            leaf = find_tensor(self.metadata.tree, name, where=self.path)
+            if leaf is not ABSENT:
+                return leaf
         try:
             return self._tensor_leaves()[name]
         except KeyError:

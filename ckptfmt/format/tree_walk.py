@@ -16,6 +16,7 @@ from ckptfmt.format.rules import violation
 ABSENT: Any = object()
 
 _MAX_KEY_DEPTH = 32
+_MAX_POSITION_DIGITS = 10
 
 _PAIR_TAGS = {"$dict", "$odict", "$counter"}
 _SEQUENCE_TAGS = {"$tuple"}
@@ -70,6 +71,18 @@ class _Container:
         for position, value in enumerate(self.values):
             if type(value) is dict or type(value) is list:
                 yield (str(position) if self.keys is None else key_text(self.keys[position])), value
+
+    def matching(self, path: str) -> list[tuple[Any, str | None]]:
+        """Return the values whose key begins a path, each with what is left of that path, None for nothing, in order."""
+        ends = [position for position, character in enumerate(path) if character == "."]
+        rests: dict[str, str | None] = {path[:end]: path[end + 1 :] for end in ends}
+        rests[path] = None
+        if self.keys is None:
+            positions = (int(text) for text in rests if text.isdecimal() and text.isascii() and len(text) <= _MAX_POSITION_DIGITS)
+            found = sorted(position for position in positions if position < len(self.values))
+            return [(self.values[position], rests[str(position)]) for position in found if str(position) in rests]
+        texts = (key if type(key) is str else key_text(key) for key in self.keys)
+        return [(value, rests[text]) for text, value in zip(texts, self.values, strict=True) if text in rests]
 
 
 def _container(node: Any) -> _Container | None:
@@ -150,6 +163,25 @@ def iter_leaves(tree: Any, *, where: str = "") -> Iterator[tuple[tuple[str, ...]
 def iter_tensors(tree: Any, *, where: str = "") -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield (path, packed node) of every reference to a tensor and of every sparse tensor, in order."""
     return ((path, node) for path, node in _leaves(tree, _Container.nested_children, where) if tag_of(node) in _TENSOR_TAGS)
+
+
+def find_tensor(tree: Any, name: str, *, where: str = "") -> Any:
+    """Return the first node in order that `iter_tensors` gives with this path, joined with dots; ABSENT if there is none.
+
+    Only containers on the way are looked at, so that one tensor is found without walking over all of them.
+    """
+    # A node, and what of the name lies below it; None at its end.
+    pending: list[tuple[Any, int, str | None]] = [(tree, 0, name)] if name or tag_of(tree) not in _TENSOR_TAGS else [(tree, 0, None)]
+    while pending:
+        node, level, rest = pending.pop()
+        container = _container(node)
+        if container is None or not container.values:
+            if rest is None and tag_of(node) in _TENSOR_TAGS:
+                return node
+        elif rest is not None:
+            below = _level_below(level, container, where)
+            pending += [(value, below, rest_below) for value, rest_below in reversed(container.matching(rest))]
+    return ABSENT
 
 
 def _leaves(tree: Any, children: Callable[[_Container], Iterator[tuple[str, Any]]], where: str) -> Iterator[tuple[tuple[str, ...], Any]]:

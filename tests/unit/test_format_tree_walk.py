@@ -3,7 +3,7 @@
 import pytest
 
 from ckptfmt.errors import LimitError
-from ckptfmt.format.tree_walk import ABSENT, children_of, iter_leaves, iter_tensors, key_text, prune, tag_of, tensor_ids
+from ckptfmt.format.tree_walk import ABSENT, children_of, find_tensor, iter_leaves, iter_tensors, key_text, prune, tag_of, tensor_ids
 
 W = {"$tensor": [0, "torch", {}]}
 B = {"$tensor": [1, "parameter", {"grad": False}]}
@@ -162,3 +162,38 @@ def test_tensors_are_found_with_their_paths():
 
 def test_a_path_stands_for_everything_below_it():
     assert prune(TREE, lambda path: path.startswith("history.2")) == {"history": [None, None, {"$tuple": [3, W]}]}
+
+
+AWKWARD = {
+    "a": {"b": W, "b.c": B, "": {"": W}},
+    "a.b": {"c": W},
+    "": B,
+    "1": {"$dict": [1, W, "1", B, 2.5, {"x": W}]},
+    "list": [[W, B], {"$tuple": [{"$deque": [None, [W]]}]}],
+    "s": LEAVES[-1],
+    "empty": {},
+    "$x": {"$dict": ["$y", B]},
+    "plain": 1,
+    "01": {"01": W, "1": [B]},
+}
+
+
+@pytest.mark.parametrize("tree", [TREE, AWKWARD, W, [W, [B]], {}, 1, *MALFORMED], ids=lambda value: str(value)[:30])
+def test_one_tensor_is_found_by_its_path_as_in_the_list_of_all(tree):
+    first = {}
+    for path, node in iter_tensors(tree):
+        first.setdefault(".".join(path), node)
+    for path, node in first.items():
+        assert find_tensor(tree, path) is node
+    for path in ["nothing", "a", "a.", "list.2", "list.00.0", "list.-1", "list.٠", "list.1" + 50 * "0", "plain", "empty", "", ".", "model"]:
+        if path not in first:
+            assert find_tensor(tree, path) is ABSENT
+
+
+def test_a_tensor_is_not_looked_for_deeper_than_the_format_allows():
+    node = W
+    for _ in range(256):
+        node = [node]
+    assert find_tensor(node, ".".join(["0"] * 256)) is W
+    with pytest.raises(LimitError, match="E026"):
+        find_tensor([node], ".".join(["0"] * 257))
