@@ -68,6 +68,8 @@ class DirectReads:
 
     def close(self) -> None:
         """Close, and let another reader go past the cache."""
+        # The map has a descriptor of its own, which would keep the lock.
+        self._memory.close()
         self._descriptor.close()
 
 

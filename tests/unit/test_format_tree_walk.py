@@ -185,7 +185,21 @@ def test_one_tensor_is_found_by_its_path_as_in_the_list_of_all(tree):
         first.setdefault(".".join(path), node)
     for path, node in first.items():
         assert find_tensor(tree, path) is node
-    for path in ["nothing", "a", "a.", "list.2", "list.00.0", "list.-1", "list.\u0660", "list.1" + 50 * "0", "plain", "empty", "", ".", "model"]:
+    for path in [
+        "nothing",
+        "a",
+        "a.",
+        "list.2",
+        "list.00.0",
+        "list.-1",
+        "list.\u0660",
+        "list.1" + 50 * "0",
+        "plain",
+        "empty",
+        "",
+        ".",
+        "model",
+    ]:
         if path not in first:
             assert find_tensor(tree, path) is ABSENT
 
