@@ -12,6 +12,8 @@ import ckptfmt
 from ckptfmt.checkpoint import slot_pass
 from ckptfmt.disk import direct_reads, local_files
 from ckptfmt.disk.local_files import LocalReadableFile
+from tests.conformance.describing import described
+from tests.conformance.make_vectors import VECTORS
 
 SIZES = [0, 1, 63, 4095, 4096, 4097, 8191, 8192, 8193, 20_000, 65_536, 100_001]
 WAYS = ["mapped", "direct", "refused", "short", "buffered"]
@@ -201,3 +203,27 @@ def test_the_number_of_cores_changes_nothing(tmp_path, monkeypatch, way, cores):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     state = make_state(cores)
     assert is_same(ckptfmt.load(save(tmp_path / "c", state)), state)
+
+
+CASES = sorted(case for kind in ("good", "warn", "bad") for case in (VECTORS / kind).iterdir())
+
+
+def outcome_of(call):
+    try:
+        value = call()
+    except ckptfmt.CheckpointError as error:
+        return type(error).__name__, str(error)
+    return described(value)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
+def test_every_vector_reads_the_same_from_the_device(monkeypatch, case):
+    path = next((entry for entry in case.iterdir() if entry.is_dir()), case)
+    found = []
+    for way in ("mapped", "direct"):
+        with monkeypatch.context() as patch:
+            read_in(way, patch)
+            report = ckptfmt.verify(path)
+            messages = sorted(finding.message for finding in report.findings)
+            found.append((messages, report.verified_bytes, outcome_of(lambda: ckptfmt.load(path))))
+    assert found[0] == found[1]
