@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ckptfmt.checkpoint.directory import open_named_file
 from ckptfmt.disk.protocol import Directory
+from ckptfmt.errors import FormatError
 from ckptfmt.format.digest import digest_of, format_digest, short
-from ckptfmt.format.manifest import Manifest
-from ckptfmt.format.metadata import Metadata, check_codecs, decode_metadata
+from ckptfmt.format.manifest import Manifest, ShardEntry
+from ckptfmt.format.metadata import Metadata, ShardTable, check_codecs, decode_metadata
+from ckptfmt.format.metadata_scan import OneTensor, find_one
 from ckptfmt.format.rules import violation
 from ckptfmt.format.zstd_frame import decompress
 from ckptfmt.state.pause import collector_paused
@@ -14,6 +16,12 @@ from ckptfmt.state.pause import collector_paused
 
 def read_metadata(directory: Directory, manifest: Manifest) -> Metadata:
     """Read and check the metadata that a manifest names."""
+    raw = read_raw_metadata(directory, manifest)
+    return decode_raw_metadata(raw, manifest, where=f"{directory.path}/{manifest.metadata.name}")
+
+
+def read_raw_metadata(directory: Directory, manifest: Manifest) -> bytes:
+    """Read and decompress the metadata that a manifest names; only its bytes are checked."""
     entry = manifest.metadata
     where = f"{directory.path}/{entry.name}"
     file = open_named_file(directory, entry)
@@ -25,24 +33,46 @@ def read_metadata(directory: Directory, manifest: Manifest) -> Metadata:
     if actual != entry.digest:
         advice = "The metadata is damaged; use another copy."
         raise violation("E020", where, expected=short(entry.digest), found=short(actual), advice=advice)
+    return decompress(data, raw_size_bytes=entry.raw_size_bytes, where=where)
+
+
+def decode_raw_metadata(raw: bytes, manifest: Manifest, *, where: str) -> Metadata:
+    """Decode and check metadata, and that it agrees with its manifest."""
     with collector_paused():
-        metadata = decode_metadata(decompress(data, raw_size_bytes=entry.raw_size_bytes, where=where), where=where)
+        metadata = decode_metadata(raw, where=where)
     _check_agreement(manifest, metadata, where)
     return metadata
+
+
+def find_one_tensor(raw: bytes, manifest: Manifest, name: str, *, where: str) -> OneTensor | None:
+    """Find one tensor without decoding the others; None where only decoding everything can tell."""
+    found = find_one(raw, name, where=where)
+    if found is None:
+        return None
+    shard = found.row.chunks[0].shard
+    if shard >= len(manifest.shards) or _find_disagreement(manifest.shards[shard], found.table, where) is not None:
+        return None
+    return found
 
 
 def _check_agreement(manifest: Manifest, metadata: Metadata, where: str) -> None:
     if len(metadata.shards) != len(manifest.shards):
         raise violation("E032", where, "number of shards", expected=len(manifest.shards), found=len(metadata.shards))
     for entry, table in zip(manifest.shards, metadata.shards, strict=True):
-        if len(table.sizes) != entry.tensor_count:
-            raise violation("E032", where, f"slots of {entry.name}", expected=entry.tensor_count, found=len(table.sizes))
-        size_bytes = table.header_size_bytes + sum(table.sizes)
-        if size_bytes != entry.size_bytes:
-            raise violation("E032", where, f"size of {entry.name}", expected=entry.size_bytes, found=size_bytes)
+        if (error := _find_disagreement(entry, table, where)) is not None:
+            raise error
     totals = (manifest.tensor_count, manifest.tensor_bytes)
     found = (len(metadata.tensors), sum(row.size_bytes for row in metadata.tensors))
     if totals != found:
         raise violation("E011", where, "tensors and their bytes", expected=totals, found=found)
     if (error := check_codecs(metadata, manifest.requires, where=where)) is not None:
         raise error
+
+
+def _find_disagreement(entry: ShardEntry, table: ShardTable, where: str) -> FormatError | None:
+    if len(table.sizes) != entry.tensor_count:
+        return violation("E032", where, f"slots of {entry.name}", expected=entry.tensor_count, found=len(table.sizes))
+    size_bytes = table.header_size_bytes + sum(table.sizes)
+    if size_bytes != entry.size_bytes:
+        return violation("E032", where, f"size of {entry.name}", expected=entry.size_bytes, found=size_bytes)
+    return None

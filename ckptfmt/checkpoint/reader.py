@@ -1,7 +1,8 @@
 """Loading: from a directory up to a state, every byte checked before it is handed out. Mirror of writer.
 
 `OpenCheckpoint` opens all files at once, so that a later deletion or overwrite cannot disturb it; tensors are read when they
-are asked for, verified, and handed out as private writable memory. Spec 12.
+are asked for, verified, and handed out as private writable memory. The first tensor that is asked for by name is found without
+decoding what belongs to the others. Spec 12.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from types import TracebackType
 from typing import Any
 
 from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_named_file, read_manifest
-from ckptfmt.checkpoint.metadata_file import read_metadata
+from ckptfmt.checkpoint.metadata_file import decode_raw_metadata, find_one_tensor, read_raw_metadata
 from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.checkpoint.tensor_store import TensorStore
-from ckptfmt.disk.protocol import Directory, Disk
-from ckptfmt.errors import CorruptError, LimitError, NameNotFoundError
+from ckptfmt.disk.protocol import Directory, Disk, ReadableFile
+from ckptfmt.errors import CorruptError, FormatError, LimitError, NameNotFoundError
 from ckptfmt.format.manifest import Manifest
-from ckptfmt.format.metadata import Metadata
+from ckptfmt.format.metadata import Metadata, ShardTable
+from ckptfmt.format.metadata_scan import OneTensor
 from ckptfmt.format.rules import shown, violation, visible
 from ckptfmt.format.tree_walk import ABSENT, children_of, find_tensor, iter_leaves, iter_tensors, prune, tensor_ids
 from ckptfmt.state.pause import collector_paused
@@ -47,11 +49,13 @@ class OpenCheckpoint:
         with ExitStack() as stack:
             directory = open_checkpoint_directory(disk, path)
             stack.callback(directory.close)
-            self.manifest, self.metadata, self._shards = _open_consistently(directory, stack)
-            self.store = TensorStore(self.metadata, dict(enumerate(self._shards)), verify=verify)
+            self.manifest, self._raw, self._files = _open_consistently(directory, stack)
             self.info = describe_directory(directory, self.manifest)
             self._stack = stack.pop_all()
+        self._metadata: Metadata | None = None
+        self._store: TensorStore | None = None
         self._leaves: dict[str, Any] | None = None
+        self._may_scan = True
 
     def __enter__(self) -> OpenCheckpoint:
         return self
@@ -62,6 +66,30 @@ class OpenCheckpoint:
     def close(self) -> None:
         """Close the files. Tensors that were handed out stay valid."""
         self._stack.close()
+
+    @property
+    def metadata(self) -> Metadata:
+        """Tree and index; they are decoded, and all of their structure is checked, when they are asked for."""
+        if self._metadata is None:
+            self._metadata = decode_raw_metadata(self._raw, self.manifest, where=self._metadata_path)
+            self._raw = b""
+        return self._metadata
+
+    @property
+    def store(self) -> TensorStore:
+        """The tensors by their rows of the index."""
+        if self._store is None:
+            shards = {number: self._shard(number, table) for number, table in enumerate(self.metadata.shards)}
+            self._store = TensorStore(self.metadata, shards, verify=self._verify)
+        return self._store
+
+    @property
+    def _metadata_path(self) -> str:
+        return f"{self.path}/{self.manifest.metadata.name}"
+
+    def _shard(self, number: int, table: ShardTable) -> ShardFile:
+        entry = self.manifest.shards[number]
+        return ShardFile(self._files[number], entry, table, where=f"{self.path}/{entry.name}")
 
     def keys(self) -> list[str]:
         """Return the names of all tensors, in the order of the state; tied tensors under each of their names."""
@@ -75,7 +103,18 @@ class OpenCheckpoint:
 
     def get_tensor(self, name: str) -> Any:
         """Read one tensor, verified: one read of its bytes, whatever else the checkpoint holds."""
+        if self._metadata is None and self._may_scan and "#" not in name:
+            # Whoever asks again will ask for many, and that needs the whole index once.
+            self._may_scan = False
+            found = find_one_tensor(self._raw, self.manifest, name, where=self._metadata_path)
+            if found is not None:
+                return self._decoded_alone(found)
         return decode_leaf(self._leaf(name), self._memory, device=self._device)
+
+    def _decoded_alone(self, found: OneTensor) -> Any:
+        number = found.row.chunks[0].shard
+        alone = TensorStore(Metadata(found.leaf, [found.row], []), {number: self._shard(number, found.table)}, verify=self._verify)
+        return decode_leaf(found.leaf, lambda _: alone.memory(0), device=self._device)
 
     def get_slice(self, name: str) -> TensorSlice:
         """Return something whose `[...]` gives that part of a tensor: `get_slice(name)[2:4]`."""
@@ -217,7 +256,7 @@ class TensorSlice:
         return part.detach().clone() if hasattr(part, "clone") else part.copy()
 
 
-def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest, Metadata, list[ShardFile]]:
+def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest, bytes, list[ReadableFile]]:
     """Open everything that the manifest names; again whenever it was replaced in between. Spec 12.4."""
     manifest = read_manifest(directory)
     while True:
@@ -230,11 +269,15 @@ def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest
             manifest = latest
 
 
-def _open_files(directory: Directory, manifest: Manifest, stack: ExitStack) -> tuple[Metadata, list[ShardFile]]:
-    metadata = read_metadata(directory, manifest)
-    shards = []
-    for entry, table in zip(manifest.shards, metadata.shards, strict=True):
-        file = open_named_file(directory, entry)
-        stack.callback(file.close)
-        shards.append(ShardFile(file, entry, table, where=f"{directory.path}/{entry.name}"))
-    return metadata, shards
+def _open_files(directory: Directory, manifest: Manifest, stack: ExitStack) -> tuple[bytes, list[ReadableFile]]:
+    raw = read_raw_metadata(directory, manifest)
+    files = []
+    try:
+        for entry in manifest.shards:
+            files.append(open_named_file(directory, entry))
+            stack.callback(files[-1].close)
+    except FormatError:
+        # What is wrong with the metadata comes first.
+        decode_raw_metadata(raw, manifest, where=f"{directory.path}/{manifest.metadata.name}")
+        raise
+    return raw, files

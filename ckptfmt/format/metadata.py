@@ -189,14 +189,15 @@ class _Rows:
         self.itemsizes: dict[str, int] = {}
 
     def checked(self, rows: list[Any]) -> list[TensorRow]:
-        checked = [self._row(row, index) for index, row in enumerate(rows)]
+        checked = [self.checked_row(row, index) for index, row in enumerate(rows)]
         if len({row.name for row in checked}) != len(checked):
             seen: set[str] = set()
             twice = next(row.name for row in checked if row.name in seen or seen.add(row.name))  # type: ignore[func-returns-value]
             raise violation("E044", self.where, f"tensor {twice!r} stands twice in the index", tensor=twice)
         return checked
 
-    def _row(self, row: Any, index: int) -> TensorRow:
+    def checked_row(self, row: Any, index: int) -> TensorRow:
+        """Check one row."""
         if type(row) is not list or len(row) != 4 or type(row[0]) is not str or type(row[1]) is not str or type(row[3]) is not list:
             raise violation("E025", self.where, f"tensors[{index}] is not name, dtype, shape, chunks")
         name, dtype, shape, chunks = row
@@ -309,6 +310,15 @@ def _cut(chunks: list[Chunk], axis: int) -> list[list[Chunk]]:
 
 def _overlaps(a: Chunk, b: Chunk) -> bool:
     return all(i < j + t and j < i + s for i, s, j, t in zip(a.offset, a.shape, b.offset, b.shape, strict=True))
+
+
+def check_one(row: Any, number: int, shard: Any, shard_count: int, *, where: str) -> tuple[TensorRow, ShardTable]:
+    """Check one unpacked row of the index, and the shard in which its first chunk lies, as `decode_metadata` checks all."""
+    place = row[3][0][0]
+    table = _checked_shard(shard, f"{where}: shards[{place}]")
+    shards = [ShardTable(0, (), (), b"")] * shard_count
+    shards[place] = table
+    return _Rows(shards, where).checked_row(row, number), table
 
 
 def check_codecs(metadata: Metadata, requires: Sequence[str], *, where: str) -> FormatError | None:

@@ -188,6 +188,7 @@ def test_an_error_of_the_device_passes_through_with_its_path(tmp_path, monkeypat
 
 def test_no_descriptor_is_left_open(tmp_path, way):
     path = save(tmp_path / "c")
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     ckptfmt.load(path)
     ckptfmt.verify(path)
