@@ -46,7 +46,8 @@ def decode_raw_metadata(raw: bytes, manifest: Manifest, *, where: str) -> Metada
 
 def find_one_tensor(raw: bytes, manifest: Manifest, name: str, *, where: str) -> OneTensor | None:
     """Find one tensor without decoding the others; None where only decoding everything can tell."""
-    found = find_one(raw, name, where=where)
+    with collector_paused():
+        found = find_one(raw, name, where=where)
     if found is None:
         return None
     shard = found.row.chunks[0].shard

@@ -16,7 +16,10 @@ from ckptfmt.format.metadata import MEMBERS, ShardTable, TensorRow, check_one
 from ckptfmt.format.packed import unpack
 from ckptfmt.format.tree_walk import ABSENT, find_tensor, tensor_ids
 
-Range = tuple[int, int]
+Members = dict[str, tuple[int, int]]
+
+# Deeper than this, everything below is unpacked.
+_MAX_STEPS = 8
 
 
 class OneTensor(NamedTuple):
@@ -31,16 +34,16 @@ def find_one(raw: bytes, name: str, *, where: str) -> OneTensor | None:
     """Find the tensor of this path if it is one whole tensor, and not encoded."""
     try:
         return _find(raw, name, where)
-    except (ValueError, TypeError, OverflowError, msgpack.UnpackException, FormatError):
+    except (ValueError, TypeError, OverflowError, IndexError, msgpack.UnpackException, FormatError):
         return None
 
 
 def _find(raw: bytes, name: str, where: str) -> OneTensor | None:
-    members = _members(raw)
+    members = _map_members(raw)
     if members is None or not members.keys() >= MEMBERS:
         return None
-    tree, tensors, shards = (raw[slice(*members[key])] for key in ("tree", "tensors", "shards"))
-    leaf = _find_leaf(tree, name, where)
+    tensors, shards = (raw[slice(*members[key])] for key in ("tensors", "shards"))
+    leaf = _find_leaf(raw[slice(*members["tree"])], name, where)
     ids = tensor_ids(leaf)
     if leaf is ABSENT or len(ids) != 1:
         return None
@@ -56,46 +59,95 @@ def _find(raw: bytes, name: str, where: str) -> OneTensor | None:
 
 
 def _find_leaf(tree: bytes, name: str, where: str) -> Any:
-    """Find a leaf; of a map of several members only the one is unpacked that the name begins with."""
-    members = _members(tree) or {}
-    below = [key for key in members if name == key or name.startswith(key + ".")]
-    if len(members) < 2 or len(below) != 1:
-        return find_tensor(unpack(tree, where=where), name, where=where)
-    (key,) = below
-    member = unpack(tree[slice(*members[key])], where=where)
-    # In the place of the map stands a list of one, which is as deep.
-    return find_tensor([member], "0" + name[len(key) :], where=where)
+    """Find a leaf; of mappings from str only the one member is unpacked that the name begins with, if it is one."""
+    packed, rest, level = tree, name, 0
+    while level < _MAX_STEPS:
+        children = _children(packed)
+        below = [key for key in children if rest == key or rest.startswith(key + ".")]
+        if len(below) != 1:
+            break
+        (key,) = below
+        packed, level = packed[slice(*children[key])], level + 1
+        is_end = rest == key
+        rest = rest[len(key) + 1 :]
+        if is_end:
+            return find_tensor(_nested(unpack(packed, where=where), level), ".".join(["0"] * level), where=where)
+    return find_tensor(_nested(unpack(packed, where=where), level), "0." * level + rest, where=where)
 
 
-def _unpacker(packed: bytes) -> msgpack.Unpacker:
-    unpacker = msgpack.Unpacker(raw=False, max_buffer_size=max(1, len(packed)))
-    unpacker.feed(packed)
-    return unpacker
+def _nested(node: Any, levels: int) -> Any:
+    """Return a node below so many lists of one, which stand for the mappings that were left out."""
+    for _ in range(levels):
+        node = [node]
+    return node
 
 
-def _members(packed: bytes) -> dict[str, Range] | None:
-    """Return where the value of each key of a map lies; None for another value, or keys that are no distinct strings."""
-    unpacker = _unpacker(packed)
-    try:
-        count = unpacker.read_map_header()
-    except ValueError:
-        return None
-    members: dict[str, Range] = {}
-    for _ in range(count):
-        begin = unpacker.tell()
-        unpacker.skip()
-        middle = unpacker.tell()
-        unpacker.skip()
-        key = unpack(packed[begin:middle], where="")
-        if type(key) is not str or key in members:
-            return None
-        members[key] = (middle, unpacker.tell())
-    return members
+def _children(packed: bytes) -> Members:
+    """Return where the members of a mapping lie whose keys are all str; nothing for every other value."""
+    members = _map_members(packed)
+    if members is None or len(members) != 1:
+        return members or {}
+    ((tag, (begin, end)),) = members.items()
+    if not tag.startswith("$"):
+        return members
+    pairs = packed[begin:end]
+    scan = _Scan(pairs)
+    if tag == "$state_dict":
+        if not scan.is_array() or scan.unpacker.read_array_header() != 2:
+            return {}
+    elif tag not in ("$dict", "$odict"):
+        return {}
+    if not scan.is_array():
+        return {}
+    count = scan.unpacker.read_array_header()
+    found = scan.members(count // 2) if count % 2 == 0 else None
+    return {} if found is None else {key: (begin + first, begin + last) for key, (first, last) in found.items()}
+
+
+def _map_members(packed: bytes) -> Members | None:
+    """Return where the value of each key of a map lies; None for another value, or keys that are not distinct strings."""
+    scan = _Scan(packed)
+    return scan.members(scan.unpacker.read_map_header()) if scan.is_map() else None
+
+
+class _Scan:
+    """A decoder that steps over values; nothing is made of them but keys."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
+        self.unpacker = msgpack.Unpacker(raw=False, max_buffer_size=max(1, len(packed)))
+        self.unpacker.feed(packed)
+
+    def is_map(self) -> bool:
+        """Tell whether a map is next."""
+        first = self.packed[self.unpacker.tell()]
+        return 0x80 <= first <= 0x8F or first in (0xDE, 0xDF)
+
+    def is_array(self) -> bool:
+        """Tell whether an array is next."""
+        first = self.packed[self.unpacker.tell()]
+        return 0x90 <= first <= 0x9F or first in (0xDC, 0xDD)
+
+    def members(self, count: int) -> Members | None:
+        """Step over so many keys and values, and return where each value lies; None if the keys are not distinct strings."""
+        packed, tell, skip, unpack_key = self.packed, self.unpacker.tell, self.unpacker.skip, self.unpacker.unpack
+        found: Members = {}
+        begin = tell()
+        for _ in range(count):
+            if not 0xA0 <= packed[begin] <= 0xBF and packed[begin] not in (0xD9, 0xDA, 0xDB):
+                return None
+            key = unpack_key()
+            begin = tell()
+            skip()
+            end = tell()
+            found[key] = (begin, end)
+            begin = end
+        return found if len(found) == count else None
 
 
 def _element(packed: bytes, position: Any, where: str) -> tuple[Any, int]:
     """Return one element of an array, and how many there are."""
-    unpacker = _unpacker(packed)
+    unpacker = _Scan(packed).unpacker
     count: int = unpacker.read_array_header()
     if type(position) is not int or not 0 <= position < count:
         return None, count
