@@ -8,24 +8,31 @@ replayed, and nobody has seen the trials yet, are they changed in place.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt.adapters.optuna_pickles import without_foreign_pickles
 from ckptfmt.adapters.optuna_values import decode_attribute, decode_distribution, decode_time, decode_trial
-from ckptfmt.errors import CorruptError
+from ckptfmt.errors import CheckpointError
+from ckptfmt.format.rules import violation
+from ckptfmt.run.study_records import (
+    COMPLETE,
+    FINISHED,
+    LOST_KEY,
+    MAXIMIZE,
+    MERGED,
+    RUNNING,
+    WAITING,
+    Record,
+    find_stranger,
+    stranger_error,
+)
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
-
-RUNNING, COMPLETE, PRUNED, FAIL, WAITING = range(5)
-FINISHED = (COMPLETE, PRUNED, FAIL)
-LOST_KEY = "ckptfmt:lost"
-MAXIMIZE = 2
-Record = Mapping[str, Any]
-
 
 _NEW_TRIAL: dict[str, Any] = {
     "state": RUNNING,
@@ -67,22 +74,43 @@ class StudyImage:
         self.next_trial_id = 0
         self._is_replaying = False
 
-    def replay(self, records: list[Any], *, where: str) -> None:
-        """Apply records that come from the journal `where`. Unknown ones are of a newer minor version and ignored.
-
-        Raises:
-            CorruptError: a record is not as spec 18 says.
-        """
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Nobody looks at the trials during the block, so they may be changed in place."""
         self._is_replaying = True
         try:
-            for position, record in enumerate(records):
-                try:
-                    self.apply(record, is_own=False)
-                except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                    text = f"{where}: record {position + 1} of the study cannot be applied: {type(error).__name__}: {error}"
-                    raise CorruptError(f"{text}\nIt was not written by this library.", path=where) from error
+            yield
         finally:
             self._is_replaying = False
+
+    def replay(self, records: Iterable[tuple[int, Any]], *, where: str) -> None:
+        """Apply records with their numbers, that were checked and come from the journal `where`.
+
+        Raises:
+            CorruptError: a record does not fit those before (E059), or is none that Optuna takes (E058).
+        """
+        with self.replaying():
+            for number, record in records:
+                self.apply_checked(record, where=f"{where}: record {number}")
+
+    def apply_checked(self, record: Record, *, where: str, is_shared: bool = False) -> None:
+        """Apply one record that comes from a file and was checked. Unknown ones are of a newer minor version and ignored.
+
+        In a study with many writers one that names what is not there is ignored: what it names was lost in a power cut.
+        """
+        stranger = find_stranger(record, self.studies, self.homes)
+        if stranger is not None:
+            if not is_shared:
+                raise stranger_error(record, stranger, where)
+            return
+        try:
+            self.apply(record, is_own=False)
+        except CheckpointError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # What only Optuna knows to be wrong, such as a logarithmic range that begins at 0.
+            what = f"record {record['op']} cannot be applied: {type(error).__name__}: {error}"
+            raise violation("E058", where, what) from error
 
     def apply(self, record: Record, *, is_own: bool = True) -> None:
         """Apply one record; pickles in attributes that are not our own doing are looked at."""
@@ -91,6 +119,11 @@ class StudyImage:
             change(self, record)
         if not is_own and record["op"] in ("state", "create_trial") and record.get("state", RUNNING) in FINISHED:
             self._drop_foreign_pickles(record["trial"])
+
+    def clear(self) -> None:
+        """Forget everything; trials that were handed out stay as they are."""
+        self.studies, self.homes, self.running = {}, {}, {}
+        self.next_study_id = self.next_trial_id = 0
 
     def study(self, study_id: int) -> StudyEntry:
         """Return a study; KeyError as Optuna wants it."""
@@ -125,6 +158,11 @@ class StudyImage:
     def _set_study_system_attr(self, record: Record) -> None:
         entry = self.studies[record["study"]]
         entry.system_attrs = {**entry.system_attrs, record["key"]: decode_attribute(record["value"])}
+
+    def _note_merge(self, record: Record) -> None:
+        """Ids of what was deleted before are not used again either."""
+        self.next_study_id = max(self.next_study_id, record["next_study"])
+        self.next_trial_id = max(self.next_trial_id, record["next_trial"])
 
     def _set_sampler(self, record: Record) -> None:
         entry = self.studies[record["study"]]
@@ -238,6 +276,7 @@ _CHANGES = {
     "study_user_attr": StudyImage._set_study_user_attr,
     "study_system_attr": StudyImage._set_study_system_attr,
     "sampler": StudyImage._set_sampler,
+    MERGED: StudyImage._note_merge,
     "begin_trial": StudyImage._begin_trial,
     "create_trial": StudyImage._create_trial,
     "param": StudyImage._set_param,

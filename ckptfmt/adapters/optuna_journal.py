@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
-from ckptfmt.adapters.optuna_image import FAIL, FINISHED, RUNNING, WAITING, Record, StudyImage
+from ckptfmt.adapters.optuna_image import StudyImage
 from ckptfmt.adapters.optuna_values import encode_attribute, encode_time, encode_trial
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.run.journal import Journal
 from ckptfmt.run.journal_reader import read_journal
+from ckptfmt.run.study_records import FAIL, FINISHED, RUNNING, WAITING, Record, settled
 
 _FLUSH_SECONDS = 5.0
 _COMPACT_RECORDS = 2000
@@ -43,16 +43,24 @@ class StudyJournal:
         # The trials that this process has begun and not finished.
         self._begun: set[int] = set()
         self._journal = Journal.open_for_append(disk, path, durable=durable, flush_after_seconds=_FLUSH_SECONDS)
+        try:
+            self._begin(first)
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def _begin(self, first: list[Record] | None) -> None:
+        """Make the image of what is there, and take back what a killed process left."""
         if first is not None and self._journal.last_number == 0:
             self._journal.compact(first)
-            self.image.replay(list(first), where=path)
+            self.image.replay(enumerate(first, 1), where=self.path)
             self._settle()
             return
         records = list(self._journal.iter_records())
         self._journal.release_records()
-        kept = settled(records)
-        self.image.replay([record for _, record in kept], where=path)
-        if len(kept) < len(records):
+        kept = settled(records, self.path)
+        self.image.replay(kept, where=self.path)
+        if records and records[-1][1].get("provisional"):
             self._append({"op": "take_back", "after": kept[-1][0] if kept else 0}, flush=True)
         self._settle()
         live_count = sum(len(entry.trials) + 1 for entry in self.image.studies.values())
@@ -106,22 +114,6 @@ class StudyJournal:
             self.image.apply(record)
 
 
-def settled(records: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    """Return the records that count, with their numbers: none that was taken back, and no provisional ones at the end."""
-    kept: list[tuple[int, Any]] = []
-    for number, record in records:
-        if type(record) is not dict or "op" not in record:
-            continue
-        if record["op"] == "take_back":
-            while kept and kept[-1][0] > record.get("after", 0):
-                kept.pop()
-        else:
-            kept.append((number, record))
-    while kept and kept[-1][1].get("provisional"):
-        kept.pop()
-    return kept
-
-
 def whole_records(image: StudyImage) -> list[Record]:
     """Return the records that make an image at once: one for each study, attribute and trial."""
     records: list[Record] = []
@@ -139,5 +131,5 @@ def whole_records(image: StudyImage) -> list[Record]:
 def read_studies(disk: Disk, path: str) -> StudyImage:
     """Read the studies in a journal as they were after their last finished trial; nothing is written."""
     image = StudyImage()
-    image.replay([record for _, record in settled(list(read_journal(disk, path).iter_records()))], where=path)
+    image.replay(settled(read_journal(disk, path).iter_records(), path), where=path)
     return image

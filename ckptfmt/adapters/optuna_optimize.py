@@ -8,9 +8,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ckptfmt.adapters.optuna_image import LOST_KEY, StudyImage
+from ckptfmt.adapters.optuna_image import StudyImage
 from ckptfmt.adapters.optuna_values import check_study
 from ckptfmt.run.notices import warn
+from ckptfmt.run.study_records import LOST_KEY
 
 if TYPE_CHECKING:
     from optuna.study import Study

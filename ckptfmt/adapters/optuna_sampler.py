@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt.adapters.optuna_values import decode_attribute, encode_attribute
+from ckptfmt.errors import CheckpointError
+from ckptfmt.format.rules import violation
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -71,15 +73,24 @@ class SamplerWatch:
                 state[f"{path}.{name}"] = [[getattr(one, array).tolist() for array in _GP_ARRAYS] for one in cached]
 
 
-def restore_sampler(study: Study, state: State) -> list[str]:
-    """Put a state into the study's sampler and pruner; return "sampler" and "pruner" where it is of another class and was left."""
+def restore_sampler(study: Study, state: State, *, where: str) -> list[str]:
+    """Put a state into the study's sampler and pruner; return "sampler" and "pruner" where it is of another class and was left.
+
+    Raises:
+        CorruptError: a part of the state is nothing that its object takes (E058).
+    """
     left = []
     for root, thing in (("sampler", study.sampler), ("pruner", study.pruner)):
         if state.get(root) != type(thing).__name__:
             left.append(root)
             continue
         for path, owner in walk(thing, root):
-            _restore_object(path, owner, state, study)
+            try:
+                _restore_object(path, owner, state, study)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+                if isinstance(error, CheckpointError):
+                    raise
+                raise violation("E058", where, f"state of {path} is wrong: {type(error).__name__}: {error}") from error
     return left
 
 

@@ -14,12 +14,13 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import finalize
 
-from ckptfmt.adapters.optuna_image import FAIL, Record, StudyImage
+from ckptfmt.adapters.optuna_image import StudyImage
+from ckptfmt.adapters.optuna_merge import is_merge_due, merge_journals, remove_journals
 from ckptfmt.adapters.optuna_storage import new_storage
 from ckptfmt.adapters.optuna_values import encode_time
 from ckptfmt.disk.local import LocalDisk
@@ -27,13 +28,12 @@ from ckptfmt.disk.paths import join, make_directories
 from ckptfmt.disk.protocol import Directory, Disk, LockState
 from ckptfmt.errors import CheckpointError
 from ckptfmt.run.journal import Journal
-from ckptfmt.run.journal_follower import JournalFollower
+from ckptfmt.run.study_records import FAIL, Record
+from ckptfmt.run.study_writers import PREFIX, TURN_NAME, StudyWriters, writer_names
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-TURN_NAME = ".turn"
-_PREFIX = "writer-"
 _WAIT_SECONDS = 0.002
 _LOOK_FOR_DEAD_SECONDS = 1.0
 _UNNUMBERED = frozenset({"param", "intermediate", "user_attr", "system_attr"})
@@ -56,23 +56,6 @@ def optuna_storage(path: str | os.PathLike[str], *, durable: bool = True) -> Bas
     return storage
 
 
-class _Other:
-    """The journal of one process, as it is followed. Once that process is dead and all is read, it is followed no more."""
-
-    def __init__(self, disk: Disk, path: str) -> None:
-        self.path = path
-        self.follower: JournalFollower | None = JournalFollower(disk, path)
-        self.trials: set[int] = set()
-
-    def poll(self) -> list[Any]:
-        return [] if self.follower is None else [value for _, value in self.follower.poll().records]
-
-    def close(self) -> None:
-        if self.follower is not None:
-            self.follower.close()
-            self.follower = None
-
-
 class SharedLog:
     """A log (see optuna_storage) that is merged from the journals of all processes."""
 
@@ -83,20 +66,16 @@ class SharedLog:
         self._is_durable = durable
         self._mutex = threading.RLock()
         self._depth = 0
-        self._others: dict[str, _Other] = {}
-        # Records that wait for one with a lower number, which its writer has written already, but we have not read.
-        self._held: list[tuple[int, bool, Record]] = []
-        self._last = 0
+        self._writers = StudyWriters(disk, path)
         self._own_trials: set[int] = set()
         self._owners: dict[int, str] = {}
         self._looked_at = float("-inf")
-        self._name = ""
         self._process = 0
         self._journal: Journal | None = None
         self._alive: Directory | None = None
         make_directories(disk, join(path, TURN_NAME), durable=durable)
         with self.turn():
-            pass
+            self._merge_if_worth_it()
 
     @contextmanager
     def turn(self, trial_id: int | None = None) -> Iterator[None]:
@@ -129,12 +108,13 @@ class SharedLog:
         """Append a record to the journal of this process, and apply it."""
         with self._mutex:
             is_numbered = record["op"] not in _UNNUMBERED or record["trial"] not in self._own_trials
-            number = self._last + is_numbered
+            number = self._writers.last + is_numbered
             journal = self._journal or self._open_journal()
             # Others can only see what was given to the file, so nothing is kept back: a record is there before its turn ends.
             journal.append({**record, "turn": number, "numbered": is_numbered}, flush=flush)
-            self._last = number
-            self._apply(record, self._name, is_own=True)
+            self._writers.last = number
+            self.image.apply(record)
+            self._note_owner(record, self._writers.own)
 
     def close(self) -> None:
         """Close the journal of this process; its trials that run are lost."""
@@ -142,22 +122,23 @@ class SharedLog:
             journal, self._journal = self._journal, None
             if journal is not None:
                 journal.close()
-            for other in self._others.values():
-                other.close()
-            self._others.clear()
+            self._writers.close()
             if self._alive is not None:
                 self._alive.close()
 
     def _check_process(self) -> None:
         """In a forked child go on with a journal of its own; what the parent has open is the parent's."""
         if self._process != os.getpid():
+            if self._process:
+                # What the parent wrote is another process's work now.
+                self._writers.restart()
             self._process = os.getpid()
-            self._name = f"{_PREFIX}{secrets.token_hex(8)}"
+            self._writers.own = f"{PREFIX}{secrets.token_hex(8)}"
             self._journal, self._alive = None, None
             self._own_trials = set()
 
     def _open_journal(self) -> Journal:
-        path = join(self.path, self._name)
+        path = join(self.path, self._writers.own)
         make_directories(self._disk, path, durable=self._is_durable)
         self._alive = self._disk.open_directory(path)
         self._alive.try_lock()
@@ -175,38 +156,30 @@ class SharedLog:
 
     def _read(self, *, is_alone: bool) -> None:
         """Apply what others wrote. When we are alone, what is missing then was lost in a power cut, and is not waited for."""
-        root = self._disk.open_directory(self.path)
-        try:
-            names = root.names()
-        finally:
-            root.close()
-        for name in names:
-            if name.startswith(_PREFIX) and name != self._name and name not in self._others:
-                self._others[name] = _Other(self._disk, join(self.path, name))
-        for name, other in self._others.items():
-            for record in other.poll():
-                self._held.append((record["turn"], not record["numbered"], {**record, "writer": name}))
-        if not self._held:
-            return
-        # A stable sort: records of one journal stay in order, and a numbered one comes before those that have seen it.
-        self._held.sort(key=lambda held: held[:2])
-        applied = 0
-        for number, is_unnumbered, record in self._held:
-            if not is_alone and number > self._last + (not is_unnumbered):
-                break
-            self._last = max(self._last, number)
-            self._apply(record, record["writer"], is_own=False)
-            applied += 1
-        del self._held[:applied]
+        update = self._writers.read(is_alone=is_alone)
+        if update.is_restarted:
+            self.image.clear()
+            self._owners.clear()
+            self._own_trials.clear()
+        with self.image.replaying() if update.is_restarted else nullcontext():
+            for writer, number, record in update.records:
+                where = f"{join(self.path, writer)}: record {number}"
+                try:
+                    self.image.apply_checked(record, where=where, is_shared=True)
+                except CheckpointError as error:
+                    # What came before it was taken already, so another try would pass over it.
+                    self._writers.fail(error)
+                    raise
+                self._note_owner(record, record.get("writer", writer))
 
-    def _apply(self, record: Record, writer: str, *, is_own: bool) -> None:
-        self.image.apply(record, is_own=is_own)
+    def _note_owner(self, record: Record, writer: str) -> None:
+        """Remember whose a running trial is, and forget it when the trial ends."""
         trial_id = record.get("trial")
         if trial_id is None or record["op"] not in ("begin_trial", "create_trial", "state"):
             return
         if trial_id in self.image.running:
             self._owners[trial_id] = writer
-            if writer == self._name:
+            if writer == self._writers.own:
                 self._own_trials.add(trial_id)
         else:
             self._owners.pop(trial_id, None)
@@ -218,18 +191,34 @@ class SharedLog:
         if now - self._looked_at < _LOOK_FOR_DEAD_SECONDS:
             return
         self._looked_at = now
-        for name, other in self._others.items():
-            if other.follower is None or self._is_alive(other.path):
+        for name in self._writers.following:
+            if self._is_alive(name):
                 continue
             # Dead, and in our turn: all that it wrote is read.
-            other.close()
+            self._writers.finish(name)
             for trial_id in [trial_id for trial_id, owner in self._owners.items() if owner == name]:
                 at = encode_time(datetime.now())  # noqa: DTZ005 - as Optuna's
                 self.write({"op": "state", "trial": trial_id, "state": FAIL, "values": None, "at": at, "lost": True}, flush=True)
 
-    def _is_alive(self, path: str) -> bool:
-        directory = self._disk.open_directory(path)
+    def _is_alive(self, name: str) -> bool:
+        try:
+            directory = self._disk.open_directory(join(self.path, name))
+        except FileNotFoundError:
+            return False
         try:
             return directory.try_lock() is LockState.BUSY
         finally:
             directory.close()
+
+    def _merge_if_worth_it(self) -> None:
+        """Put the journals of processes that ended into ours, when there are many. In our turn, with everything read."""
+        alive = self._writers.following
+        others = [name for name in writer_names(self._disk, self.path) if name != self._writers.own and name not in alive]
+        held = self._writers.merge.ended if self._writers.merge is not None else frozenset()
+        if not is_merge_due(len(set(others) - held), len(alive)):
+            return
+        # A full disk here must not keep anybody from going on: nothing is lost, and the next process merges.
+        with suppress(OSError):
+            journal = self._journal or self._open_journal()
+            merge_journals(journal, self.image, self._writers, ended=others, owners=self._owners)
+            remove_journals(self._disk, self.path, others)

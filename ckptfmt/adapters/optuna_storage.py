@@ -15,8 +15,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
-from ckptfmt.adapters.optuna_image import FINISHED, Record, StudyImage
+from ckptfmt.adapters.optuna_image import StudyImage
 from ckptfmt.adapters.optuna_values import encode_attribute, encode_distribution, encode_time, encode_trial
+from ckptfmt.run.study_records import FINISHED, Record
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckptfmt.adapters.optuna_image import Record, StudyEntry
+from ckptfmt.adapters.optuna_image import StudyEntry
 from ckptfmt.adapters.optuna_journal import StudyJournal, read_studies, whole_records
 from ckptfmt.adapters.optuna_sampler import SamplerWatch, restore_sampler
 from ckptfmt.adapters.optuna_storage import new_storage
@@ -21,6 +21,7 @@ from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointNotFoundError
 from ckptfmt.run.journal import Journal
 from ckptfmt.run.notices import warn
+from ckptfmt.run.study_records import Record
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -75,7 +76,7 @@ def _attach_sampler(study: Study, storage: Any) -> None:
     """Restore sampler and pruner, and record their state from now on."""
     entry: StudyEntry = storage.log.image.study(study._study_id)
     if entry.sampler:
-        for part in restore_sampler(study, entry.sampler):
+        for part in restore_sampler(study, entry.sampler, where=storage.log.path):
             warn(
                 f"{storage.log.path}: the {part} was {entry.sampler.get(part)} and now is {type(getattr(study, part)).__name__}\n"
                 "The study goes on with the new one, which begins with a state of its own."
@@ -163,7 +164,7 @@ def load_study(path: PathLike, *, storage: Any = None, sampler: Any = None, prun
     )
     _fill(study._storage, study._study_id, entry)
     if entry.sampler:
-        restore_sampler(study, entry.sampler)
+        restore_sampler(study, entry.sampler, where=os.fspath(path))
     return study
 
 

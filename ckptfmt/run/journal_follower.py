@@ -66,7 +66,12 @@ class JournalFollower:
         store = PayloadStore()
         store.add(payloads)
         number = self._chain.position.number
-        records = list(store.decode(first_number=number - len(payloads) + 1, where=self._path))
+        try:
+            records = list(store.decode(first_number=number - len(payloads) + 1, where=self._path))
+        except FormatError:
+            # Not given out, so the next call has to come here again.
+            self._reader = None
+            raise
         self._given_base_number, self._given_number = self._chain.base_number, number
         self._given_payload = payloads[-1] if payloads else self._given_payload
         return JournalUpdate(records, is_restarted)

@@ -13,9 +13,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ckptfmt.format.rules import violation
-from ckptfmt.run.progress_records import BEGIN, DONE, FAIL, TOTAL, Content, Key, decode_content, is_time, key_of
+from ckptfmt.run.progress_records import BEGIN, DONE, END_TIME, FAIL, TOTAL, Content, Key, decode_content, is_time, key_of
 
 _RECENT_UNITS = 200
+_EXPECTED = {
+    BEGIN: "[begin, time, fingerprint or nil]",
+    TOTAL: "[total, time, count or nil]",
+    DONE: "[done, key, time, content]",
+    FAIL: "[fail, key, time, attempts, error]",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +82,20 @@ class Ledger:
         """Fold records of one writer, in their order.
 
         Raises:
-            CorruptError: a record is not as spec 17.2 says (E027).
+            CorruptError: a record is not as spec 17.2 says (E057).
         """
         units = self.units
         times = self._sessions[writer].times if writer in self._sessions and writer not in self._begun else None
         for record in records:
-            if type(record) is not list or not record:
-                raise self._wrong(record)
+            if type(record) is not list or not record or type(record[0]) is not str:
+                raise self._wrong(record, writer)
             if record[0] != DONE:
-                self._add_other(writer, record)
+                self._add_other(record, writer)
                 times = None if writer in self._begun else times
                 continue
-            if len(record) < 4 or type(record[2]) is not float or type(record[3]) is not bytes:
-                raise self._wrong(record)
+            # One comparison that neither NaN nor infinity passes.
+            if len(record) < 4 or type(record[2]) is not float or not -END_TIME < record[2] < END_TIME or type(record[3]) is not bytes:
+                raise self._wrong(record, writer)
             key, at = record[1], record[2]
             if type(key) is not int and type(key) is not str:
                 key = key_of(key, where=self.where)
@@ -115,25 +122,27 @@ class Ledger:
         self._sessions[writer] = _Session(self._begun.pop(writer, at))
         return self._sessions[writer].times
 
-    def _add_other(self, writer: str, record: list[Any]) -> None:
+    def _add_other(self, record: list[Any], writer: str) -> None:
         kind = record[0]
         if kind == FAIL:
-            self._add_failure(record)
+            self._add_failure(record, writer)
         elif kind in (BEGIN, TOTAL):
             if len(record) < 3 or not is_time(record[1]):
-                raise self._wrong(record)
+                raise self._wrong(record, writer)
             at, value = record[1], record[2]
+            if value is not None and not (type(value) is dict if kind == BEGIN else type(value) is int and value >= 0):
+                raise self._wrong(record, writer)
             if kind == BEGIN:
                 self._begun[writer] = at
-                if type(value) is dict and at >= self._fingerprint_at:
+                if value is not None and at >= self._fingerprint_at:
                     self.fingerprint, self._fingerprint_at = value, at
-            elif (value is None or type(value) is int) and at >= self._total_at:
+            elif at >= self._total_at:
                 self.total, self._total_at = value, at
             self.last_at = max(self.last_at, at)
 
-    def _add_failure(self, record: list[Any]) -> None:
+    def _add_failure(self, record: list[Any], writer: str) -> None:
         if len(record) < 5 or not is_time(record[2]) or type(record[3]) is not int or type(record[4]) is not str:
-            raise self._wrong(record)
+            raise self._wrong(record, writer)
         key = key_of(record[1], where=self.where)
         known = self.failures.get(key)
         if known is None or record[3] > known.attempts:
@@ -142,15 +151,16 @@ class Ledger:
             self.failures[key] = Failure(record[4], record[3], at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
         self.last_at = max(self.last_at, record[2])
 
-    def _wrong(self, record: Any) -> Exception:
-        return violation("E027", self.where, "record of a progress is wrong", found=record)
+    def _wrong(self, record: Any, writer: str) -> Exception:
+        where = f"{self.where}/writers/{writer}" if writer else self.where
+        kind = record[0] if type(record) is list and record and type(record[0]) is str else ""
+        expected = _EXPECTED.get(kind, "an array that begins with its kind")
+        return violation("E057", where, "record of a progress is wrong", expected=expected, found=record)
 
     def is_current(self, record: Any) -> bool:
         """Tell whether a record still says something that no other says: what compaction keeps."""
-        if type(record) is not list or not record:
-            return False
         if record[0] == DONE:
-            return self.units.get(key_of(record[1], where=self.where)) == record
+            return bool(self.units.get(key_of(record[1], where=self.where)) == record)
         if record[0] == FAIL:
             key = key_of(record[1], where=self.where)
             return key not in self.units and self.failures[key].attempts == record[3]

@@ -110,5 +110,5 @@ def _verify_record(units: UnitCheckpoints, record: Any, *, where: str, path: str
         outline_state(content.tree, lambda row: content.tensors[row])
     except FormatError as error:
         message = str(error).partition("\n")[0]
-        return [Finding(error.rule or "E027", "error", path, None, error.expected, error.found, message)]
+        return [Finding(error.rule or "E057", "error", path, None, error.expected, error.found, message)]
     return [finding for link in content.links for finding in units.verify(link, level=level)]

@@ -10,19 +10,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from ckptfmt.errors import FormatError, UnsupportedTypeError
 from ckptfmt.format.digest import Hasher, digest_of, format_digest, is_digest
+from ckptfmt.format.dtypes import itemsize_bytes
+from ckptfmt.format.layout import is_shape
 from ckptfmt.format.packed import pack, unpack
 from ckptfmt.format.rules import violation
 from ckptfmt.state.tensors import TensorMemory
 from ckptfmt.state.tree import EncodedState, decode_state
 
 BEGIN, TOTAL, DONE, FAIL = "begin", "total", "done", "fail"
+END_TIME = 2.0**63
 MAX_INLINE_BYTES = 2**20
 MAX_ERROR_CHARACTERS = 2000
 _MAX_KEY_DEPTH = 16
@@ -101,7 +104,7 @@ def key_of(plain: Any, *, where: str, depth: int = _MAX_KEY_DEPTH) -> Key:
         return plain
     if type(plain) is list and depth:
         return tuple([key_of(member, where=where, depth=depth - 1) for member in plain])
-    raise violation("E027", where, "key of a unit is wrong", expected="an integer, a text or an array of them", found=plain)
+    raise violation("E057", where, "key of a unit is wrong", expected="an integer, a text or an array of them", found=plain)
 
 
 def key_digest(plain: Any) -> bytes:
@@ -152,14 +155,14 @@ def decode_content(data: bytes, *, where: str) -> Content:
     """Decode it.
 
     Raises:
-        CorruptError: it is not as spec 17.2 says (E024, E027).
+        CorruptError: it is not as spec 17.2 says (E024, E036, E042, E043, E057).
     """
     value = unpack(data, where=where)
     if type(value) is not list or len(value) < 3 or type(value[1]) is not dict or type(value[2]) is not dict:
-        raise violation("E027", where, "content of a unit is wrong", expected="[result, metrics, more]", found=value)
+        raise violation("E057", where, "content of a unit is wrong", expected="[result, metrics, more]", found=value)
     tree, metrics, more = value[:3]
     if any(type(number) not in (int, float) for number in metrics.values()):
-        raise violation("E027", where, "metrics of a unit are wrong", expected="numbers", found=metrics)
+        raise violation("E057", where, "metrics of a unit are wrong", expected="numbers", found=metrics)
     links = [_decode_link(more.get(name), where) for name in ("result", "state")]
     return Content(tree, _decode_tensors(more.get("tensors", []), where), metrics, *links)
 
@@ -168,10 +171,16 @@ def _decode_tensors(rows: Any, where: str) -> tuple[tuple[str, tuple[int, ...], 
     tensors = []
     for row in rows if type(rows) is list else [rows]:
         if type(row) is not list or [type(member) for member in row] != [str, list, bytes]:
-            raise violation("E027", where, "tensor of a unit is wrong", expected="[dtype, shape, bytes]", found=row)
+            raise violation("E057", where, "tensor of a unit is wrong", expected="[dtype, shape, bytes]", found=row)
         dtype, shape, data = row
-        if any(type(size) is not int or size < 0 for size in shape):
+        if not is_shape(shape):
             raise violation("E036", where, found=shape)
+        try:
+            size_bytes = prod(shape) * itemsize_bytes(dtype)
+        except KeyError:
+            raise violation("E042", where, found=dtype) from None
+        if size_bytes != len(data):
+            raise violation("E043", where, expected=f"{size_bytes} bytes", found=f"{len(data)} bytes")
         tensors.append((dtype, tuple(shape), data))
     return tuple(tensors)
 
@@ -183,7 +192,7 @@ def _decode_link(member: Any, where: str) -> UnitLink | None:
         name, manifest, content = (member.get(key) for key in ("unit", "manifest", "content"))
         if type(name) is str and is_digest(manifest) and is_digest(content) and is_unit_name(name):
             return UnitLink(name, str(manifest), str(content))
-    raise violation("E027", where, "checkpoint of a unit is wrong", expected="unit, manifest and content", found=member)
+    raise violation("E057", where, "checkpoint of a unit is wrong", expected="unit, manifest and content", found=member)
 
 
 def is_unit_name(name: str) -> bool:
@@ -216,4 +225,4 @@ def _no_tensor(row: int) -> TensorMemory:
 
 def is_time(value: Any) -> bool:
     """Tell whether a value is a point in time: seconds since 1970, as float."""
-    return type(value) is float and math.isfinite(value)
+    return type(value) is float and -END_TIME < value < END_TIME

@@ -13,7 +13,7 @@ from typing import Any
 
 from ckptfmt.disk.paths import join, make_directories
 from ckptfmt.disk.protocol import Directory, Disk, LockState
-from ckptfmt.errors import CheckpointNotFoundError
+from ckptfmt.errors import CheckpointNotFoundError, FormatError
 from ckptfmt.run.journal import Journal
 from ckptfmt.run.journal_follower import JournalFollower
 from ckptfmt.run.journal_segments import segment_names
@@ -156,9 +156,14 @@ class ProgressWriters:
             self._poll(name)
 
     def _poll(self, name: str) -> None:
-        update = self._followers[name].poll()
-        if update.is_restarted:
-            self._ledger.forget_speed(name)
-        if update.records:
-            with collector_paused():
-                self._ledger.add(name, [record for _, record in update.records])
+        try:
+            update = self._followers[name].poll()
+            if update.is_restarted:
+                self._ledger.forget_speed(name)
+            if update.records:
+                with collector_paused():
+                    self._ledger.add(name, [record for _, record in update.records])
+        except FormatError:
+            # Followed anew the next time, so that it fails again and no record is passed over.
+            self._followers.pop(name).close()
+            raise

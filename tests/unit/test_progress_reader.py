@@ -51,20 +51,20 @@ def test_what_is_no_progress_is_not_found() -> None:
 GOOD = encode_content(Content(1, (), {}))
 LINK = UnitLink("gone", DIGEST, DIGEST)
 WRONG_RECORDS: dict[str, tuple[Any, str]] = {
-    "no array": ("done", "E027"),
-    "empty": ([], "E027"),
-    "no content": (["done", 1, 1.0], "E027"),
-    "time is an integer": (["done", 1, 1, GOOD], "E027"),
-    "key is a float": (["done", 1.5, 1.0, GOOD], "E027"),
+    "no array": ("done", "E057"),
+    "empty": ([], "E057"),
+    "no content": (["done", 1, 1.0], "E057"),
+    "time is an integer": (["done", 1, 1, GOOD], "E057"),
+    "key is a float": (["done", 1.5, 1.0, GOOD], "E057"),
     "content is not packed": (["done", 1, 1.0, b"\xc1"], "E024"),
-    "content is a number": (["done", 1, 1.0, b"\x01"], "E027"),
-    "metrics are texts": (["done", 1, 1.0, encode_content(Content(1, (), {"a": "b"}))], "E027"),  # type: ignore[dict-item]
+    "content is a number": (["done", 1, 1.0, b"\x01"], "E057"),
+    "metrics are texts": (["done", 1, 1.0, encode_content(Content(1, (), {"a": "b"}))], "E057"),  # type: ignore[dict-item]
     "unknown tag": (["done", 1, 1.0, encode_content(Content({"$nothing": 1}, (), {}))], "E027"),
     "no such tensor": (["done", 1, 1.0, encode_content(Content({"$tensor": [3, "numpy", {}]}, (), {}))], "E028"),
-    "link leads out": (["done", 1, 1.0, encode_content(Content(1, (), {}, UnitLink("../..", DIGEST, DIGEST)))], "E027"),
+    "link leads out": (["done", 1, 1.0, encode_content(Content(1, (), {}, UnitLink("../..", DIGEST, DIGEST)))], "E057"),
     "link leads nowhere": (["done", 1, 1.0, encode_content(Content(1, (), {}, None, LINK))], "E012"),
-    "failure without attempts": (["fail", 1, 1.0], "E027"),
-    "begin without a time": (["begin", None, None], "E027"),
+    "failure without attempts": (["fail", 1, 1.0], "E057"),
+    "begin without a time": (["begin", None, None], "E057"),
 }
 
 
