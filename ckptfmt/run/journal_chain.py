@@ -56,8 +56,10 @@ class Chain:
         self._links = bytearray()
         self.extend(b"", acknowledged=stored.header.acknowledged, is_durable=stored.header.is_durable)
 
-    def enter(self, segment: Segment, stored: StoredHeader, *, previous_path: str) -> int:
+    def enter(self, segment: Segment, stored: StoredHeader, *, previous_path: str, previous_bytes: int) -> int:
         """Enter a segment that continues the chain; return how many records it takes back, to repeat them.
+
+        `previous_bytes` is how much of the segment before it is sound.
 
         Raises:
             CorruptError: the chain ends before it (E054, blamed on `previous_path`), or does not pass there (E055).
@@ -65,7 +67,7 @@ class Chain:
         base = stored.header.base
         if base.number > self.position.number:
             self.acknowledged = max(self.acknowledged, base.number)
-            raise self.missing(previous_path)
+            raise self.missing(previous_path, previous_bytes)
         if self._link_at(base.number) != base.link:
             raise violation("E055", segment.path, f"continues from a record {base.number} that is not in the journal")
         taken_back = self.position.number - base.number
@@ -88,9 +90,9 @@ class Chain:
             del self._links[: (durable - self._durable.number) * LINK_BYTES]
             self._durable = Position(durable, link)
 
-    def missing(self, path: str) -> FormatError:
-        """Return the error for acknowledged records that are not there."""
-        expected, found = f"records up to {self.acknowledged}", f"sound up to {self.position.number}"
+    def missing(self, path: str, sound_bytes: int) -> FormatError:
+        """Return the error for acknowledged records that are not there, after so many sound bytes of a file."""
+        expected, found = f"records up to {self.acknowledged}", f"sound up to {self.position.number}, byte {sound_bytes:,} of the file"
         return violation("E054", path, expected=expected, found=found)
 
     def find_base(self, *, is_durable: bool) -> Position:

@@ -90,7 +90,7 @@ class JournalFollower:
             reached_number = self._chain.position.number
             if segment.stored.header.begins_chain or segment.stored.header.through < reached_number:
                 raise _CannotContinueError
-            self._chain.enter(segment, segment.stored, previous_path=reader.segment.path)
+            self._chain.enter(segment, segment.stored, previous_path=reader.segment.path, previous_bytes=reader.offset_bytes)
             self._reader = reader = SegmentReader(segment, segment.stored, self._chain)
             self._names.add(segment.name)
             self._searched_bytes = 0

@@ -58,9 +58,8 @@ class JournalScan:
             return self
         found = self.problem
         count = self.chain.record_count
-        advice = (
-            f"{count:,} records before the damage are sound. To go on with them, and keep the damaged files: salvage(disk, {self.path!r})"
-        )
+        advice = f"{count:,} records before the damage are sound. To go on with them, and keep the damaged files:"
+        advice += f" ckpt-inspect salvage {self.path}"
         raise type(found)(
             str(found) if "\n" in str(found) else f"{found}\n{advice}",
             rule=found.rule,
@@ -117,22 +116,25 @@ def _read_chain(directory: Directory, scan: JournalScan, sound: list[Segment]) -
     for one, other in pairwise(sound):
         if one.number == other.number:
             raise violation("E056", other.path, expected=f"one segment of number {one.number}", found=f"also {one.name}")
-    previous_path = directory.path
+    previous_path, previous_bytes = directory.path, 0
     for segment in scan.segments[len(scan.replaced) :]:
         stored = segment.stored
         if stored is None or segment not in sound:
             scan.torn.append((segment, segment.size_bytes))
+            previous_bytes = 0
         else:
             if stored.header.begins_chain:
                 scan.chain.begin(stored)
             else:
-                scan.payloads.remove_last(scan.chain.enter(segment, stored, previous_path=previous_path))
+                taken_back = scan.chain.enter(segment, stored, previous_path=previous_path, previous_bytes=previous_bytes)
+                scan.payloads.remove_last(taken_back)
             reader = SegmentReader(segment, stored, scan.chain)
             scan.readers.append(reader)
             for payloads in reader.read(directory):
                 scan.payloads.add(payloads)
             if reader.rest_bytes:
                 scan.torn.append((segment, reader.rest_bytes))
+            previous_bytes = reader.offset_bytes
         previous_path = segment.path
 
 
@@ -146,9 +148,9 @@ def _check_acknowledged(directory: Directory, scan: JournalScan) -> None:
             witnesses = find_lone_records(directory, segment, offset_bytes=segment.size_bytes - size_bytes)
             chain.acknowledged = max([chain.acknowledged, *(record.acknowledged for record in witnesses)])
             if chain.acknowledged > chain.position.number:
-                raise chain.missing(segment.path)
+                raise chain.missing(segment.path, segment.size_bytes - size_bytes)
     if last is not None and chain.acknowledged > chain.position.number:
-        raise chain.missing(last.segment.path)
+        raise chain.missing(last.segment.path, last.offset_bytes)
 
 
 def _check_one_writer(scan: JournalScan, sound: list[Segment]) -> None:

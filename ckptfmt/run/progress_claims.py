@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ckptfmt.disk.paths import join, make_directories
-from ckptfmt.disk.protocol import Disk, LockState, WritableFile
+from ckptfmt.disk.protocol import Directory, Disk, LockState, WritableFile
 from ckptfmt.errors import RunLockedError
 
+CLAIMS_NAME = "claims"
 LEASE_SECONDS = 3600.0
 DIGEST_BYTES = 16
 _ENTRY = struct.Struct(f"<Bd{DIGEST_BYTES}s")
@@ -132,20 +133,9 @@ class Claims:
     def _read(self, name: str) -> dict[bytes, float]:
         others = self._others[name]
         try:
-            file = self._directory.open(name)
+            _, others.offset_bytes = _read_entries(self._directory, name, others.taken, others.offset_bytes)
         except FileNotFoundError:
             return {}
-        try:
-            data = file.read(others.offset_bytes, max(0, file.size_bytes - others.offset_bytes))
-        finally:
-            file.close()
-        whole_bytes = len(data) // _ENTRY.size * _ENTRY.size
-        for kind, at, digest in _ENTRY.iter_unpack(data[:whole_bytes]):
-            if kind == _TAKEN:
-                others.taken[digest] = at
-            else:
-                others.taken.pop(digest, None)
-        others.offset_bytes += whole_bytes
         return others.taken
 
     def _append(self, kind: int, digests: list[bytes], at: float) -> None:
@@ -172,6 +162,39 @@ class Claims:
             old.close()
             with suppress(OSError):
                 self._directory.unlink(old_name)
+
+
+def read_claims(disk: Disk, path: str) -> dict[str, set[bytes]]:
+    """Return what each writer has claimed in `path`, as digests of keys; what it has finished since is among it."""
+    try:
+        directory = disk.open_directory(path)
+    except FileNotFoundError:
+        return {}
+    claimed: dict[str, set[bytes]] = {}
+    try:
+        for name in directory.names():
+            if match := _NAME.fullmatch(name):
+                with suppress(FileNotFoundError):
+                    claimed.setdefault(match[1], set()).update(_read_entries(directory, name, {}, 0)[0])
+    finally:
+        directory.close()
+    return claimed
+
+
+def _read_entries(directory: Directory, name: str, taken: dict[bytes, float], offset_bytes: int) -> tuple[dict[bytes, float], int]:
+    """Read what is new in a file of claims into `taken`, and return that and where the next entry begins."""
+    file = directory.open(name)
+    try:
+        data = file.read(offset_bytes, max(0, file.size_bytes - offset_bytes))
+    finally:
+        file.close()
+    whole_bytes = len(data) // _ENTRY.size * _ENTRY.size
+    for kind, at, digest in _ENTRY.iter_unpack(data[:whole_bytes]):
+        if kind == _TAKEN:
+            taken[digest] = at
+        else:
+            taken.pop(digest, None)
+    return taken, offset_bytes + whole_bytes
 
 
 def remove_claims_of(disk: Disk, path: str, writer: str) -> None:

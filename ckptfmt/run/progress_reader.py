@@ -5,6 +5,7 @@ Nothing is locked and nothing is written, and no result is decoded into objects 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,11 @@ from ckptfmt.checkpoint.verify import Finding
 from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointNotFoundError, FormatError
+from ckptfmt.format.fingerprint import decode_document
 from ckptfmt.run.journal_reader import read_journal, verify_journal
-from ckptfmt.run.progress_ledger import Ledger
-from ckptfmt.run.progress_records import DONE, FAIL, Key, decode_content, key_of
+from ckptfmt.run.progress_claims import CLAIMS_NAME, DIGEST_BYTES, read_claims
+from ckptfmt.run.progress_ledger import Ledger, MetricSummary
+from ckptfmt.run.progress_records import BEGIN, DONE, FAIL, Key, decode_content, key_digest, key_of, plain_key
 from ckptfmt.run.progress_units import UnitCheckpoints
 from ckptfmt.run.progress_writers import WRITERS_NAME, writer_names
 from ckptfmt.state.pause import collector_paused
@@ -33,14 +36,25 @@ class UnitRecord:
 
 @dataclass(frozen=True, slots=True)
 class ProgressSummary:
-    """Where a progress stands. `failed` counts units whose last attempt failed; `last` are the newest records, oldest first."""
+    """Where a progress stands. `failed` counts units whose last attempt failed, `claimed` those that somebody works on now; `metrics`
+    are over all finished units; `last` are the newest records, oldest first.
+    """
 
     total: int | None
     done: int
     failed: int
+    claimed: int
+    metrics: dict[str, MetricSummary]
     units_per_second: float | None
     eta_seconds: float | None
     last: tuple[UnitRecord, ...]
+
+    @property
+    def ratio(self) -> float | None:
+        """The part of all units that is finished, from 0 to 1; None where it is not known how many there are."""
+        if self.total is None:
+            return None
+        return min(1.0, self.done / self.total) if self.total else 1.0
 
 
 def is_progress(disk: Disk, path: str) -> bool:
@@ -52,8 +66,10 @@ def is_progress(disk: Disk, path: str) -> bool:
     return True
 
 
-def summarise_progress(disk: Disk, path: str, *, last_count: int = 5) -> ProgressSummary:
+def summarise_progress(disk: Disk, path: str, *, last_count: int = 5, is_alive: Callable[[str], bool] = lambda _: True) -> ProgressSummary:
     """Sum up a progress, without decoding results.
+
+    `is_alive` tells of the directory of a writer's journal whether its process holds it; the claims of others do not count.
 
     Raises:
         CheckpointNotFoundError: there is none.
@@ -72,7 +88,28 @@ def summarise_progress(disk: Disk, path: str, *, last_count: int = 5) -> Progres
         newest.sort(key=lambda record: float(record[2]))
     failed = sum(1 for key in ledger.failures if key not in ledger.units)
     shown = tuple(_shown(record, path) for record in newest[-last_count:] if last_count)
-    return ProgressSummary(ledger.total, len(ledger.units), failed, ledger.units_per_second(), ledger.eta_seconds(ledger.total), shown)
+    return ProgressSummary(
+        total=ledger.total,
+        done=len(ledger.units),
+        failed=failed,
+        claimed=_count_claimed(disk, path, ledger, is_alive),
+        metrics=ledger.aggregate(),
+        units_per_second=ledger.units_per_second(),
+        eta_seconds=ledger.eta_seconds(ledger.total),
+        last=shown,
+    )
+
+
+def _count_claimed(disk: Disk, path: str, ledger: Ledger, is_alive: Callable[[str], bool]) -> int:
+    writers_path = join(path, WRITERS_NAME)
+    claimed: set[bytes] = set()
+    for writer, digests in read_claims(disk, join(path, CLAIMS_NAME)).items():
+        if digests and is_alive(join(writers_path, writer)):
+            claimed |= digests
+    if claimed:
+        # A claim stays in its file when the unit is done.
+        claimed -= {key_digest(plain_key(key))[:DIGEST_BYTES] for key in ledger.units}
+    return len(claimed)
 
 
 def _shown(record: list[Any], where: str) -> UnitRecord:
@@ -104,6 +141,8 @@ def verify_progress(disk: Disk, path: str, *, level: str = "full") -> tuple[Find
 def _verify_record(units: UnitCheckpoints, record: Any, *, where: str, path: str, level: str) -> list[Finding]:
     try:
         Ledger(where).add("", [record])
+        if record[0] == BEGIN and record[2] is not None:
+            decode_document(record[2], where=where)
         if record[0] != DONE:
             return []
         content = decode_content(record[3], where=where)

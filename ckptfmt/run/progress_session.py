@@ -17,13 +17,11 @@ from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointExistsError
 from ckptfmt.run.fingerprint import Fingerprint
-from ckptfmt.run.progress_claims import DIGEST_BYTES, Claims, remove_claims_of
+from ckptfmt.run.progress_claims import CLAIMS_NAME, DIGEST_BYTES, Claims, remove_claims_of
 from ckptfmt.run.progress_ledger import Ledger
 from ckptfmt.run.progress_records import BEGIN, DONE, FAIL, TOTAL, Content, Key, content_digest, encode_content, key_digest, plain_key
 from ckptfmt.run.progress_writers import ProgressWriters
 from ckptfmt.state.tree import EncodedState
-
-CLAIMS_NAME = "claims"
 
 
 class Session:

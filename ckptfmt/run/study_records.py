@@ -20,6 +20,7 @@ FINISHED = (COMPLETE, PRUNED, FAIL)
 MINIMIZE, MAXIMIZE = 1, 2
 LOST_KEY = "ckptfmt:lost"
 STATE_NAMES = ("running", "complete", "pruned", "failed", "waiting")
+ATTRIBUTE_OPS = frozenset({"study_user_attr", "study_system_attr", "user_attr", "system_attr"})
 MERGED, TAKE_BACK = "merged", "take_back"
 
 Record = Mapping[str, Any]
