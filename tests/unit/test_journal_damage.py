@@ -200,4 +200,5 @@ def test_the_message_says_how_many_records_are_sound_and_how_to_go_on() -> None:
         read_journal(disk_with(damaged), PATH)
     error = caught.value
     assert (error.rule, error.path, error.expected) == ("E054", f"{PATH}/{last}", "records up to 7")
-    assert error.found == f"sound up to 5, byte {files[last].index(b'\xa3six') - 36:,} of the file"
+    end = files[last].index(b"\xa3six") - 36
+    assert error.found == f"sound up to 5, byte {end:,} of the file"
