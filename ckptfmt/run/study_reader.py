@@ -218,6 +218,8 @@ def _attributes_of(record: Record) -> list[Any]:
 
 
 def _finding(error: FormatError, path: str) -> Finding:
+    # What is wrong with a file names it; of a record, the journal that holds it.
+    path = error.path if error.path is not None and error.path.endswith(".journal") else path
     return Finding(error.rule or "E058", "error", path, None, error.expected, error.found, str(error).partition("\n")[0])
 
 

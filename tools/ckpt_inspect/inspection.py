@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ckpt_inspect.output.exit_status import FINE, FOUND_SOMETHING
 from ckpt_inspect.output.messages import report_error
 from ckpt_inspect.output.screen import Screen
-from ckpt_inspect.sources.location import Kind, NotReadableHereError, kind_of
+from ckpt_inspect.sources.location import Kind, NotReadableHereError, kind_of, without_segment
 from ckpt_inspect.views.tensor_table import TensorSelection, select_tensors, tensor_entries, tensor_lines
 from ckptfmt.errors import CorruptError, FormatError
 from ckptfmt.format.metadata import TensorRow
@@ -44,9 +44,12 @@ class Request:
 
 def show(path: str, request: Request, screen: Screen) -> int:
     """Show what lies under a path, and return the exit status."""
+    path = without_segment(path)
     kind = kind_of(path)
     if kind is Kind.RUN:
         return _show_run(path, request, screen)
+    if kind in (Kind.PROGRESS, Kind.STUDY):
+        return _show_work(path, kind, request, screen)
     if kind is Kind.JOURNAL:
         return _show_journal(path, request, screen)
     subject = _file_subject(path) if kind is Kind.FILE else _checkpoint_subject(path)
@@ -82,6 +85,29 @@ def _show_journal(path: str, request: Request, screen: Screen) -> int:
     if journal.damage is not None:
         report_error(journal.damage)
     return FINE if journal.damage is None else FOUND_SOMETHING
+
+
+def _show_work(path: str, kind: Kind, request: Request, screen: Screen) -> int:
+    from ckpt_inspect.sources.work import read_progress, read_studies
+    from ckpt_inspect.views.progress_lines import progress_document, progress_lines
+    from ckpt_inspect.views.study_lines import study_document, study_lines
+
+    if request.has_tree or request.has_tensors:
+        raise NotReadableHereError(f"{path}: a {kind.value} has no tensors of its own")
+    last_count = _LAST_RECORDS * (10 if screen.verbosity else 1)
+    if kind is Kind.PROGRESS:
+        progress = read_progress(path, last_count=last_count)
+        damage, document, lines = progress.damage, progress_document(progress), progress_lines(progress, screen)
+    else:
+        found = read_studies(path, last_count=last_count)
+        damage, document, lines = found.damage, study_document(found), study_lines(found, screen)
+    if screen.is_json:
+        screen.write_document(document)
+    else:
+        screen.write_lines(lines)
+    if damage is not None:
+        report_error(damage)
+    return FINE if damage is None else FOUND_SOMETHING
 
 
 def _matcher(pattern: str | None) -> Callable[[str], bool] | None:

@@ -77,6 +77,12 @@ def _convert() -> CommandModule:
     return convert
 
 
+def _salvage() -> CommandModule:
+    from ckpt_inspect.commands import salvage
+
+    return salvage
+
+
 COMMANDS = (
     Command("inspect", ("ls",), "PATH", "what is in a checkpoint, a run or a .safetensors file", _inspect),
     Command("verify", ("check",), "PATH...", "check every byte; name the damaged file and tensor", _verify),
@@ -84,6 +90,7 @@ COMMANDS = (
     Command("best", (), "RUN", "the step with the best value of a metric", _best),
     Command("cleanup", ("prune", "forget"), "RUN", "delete what no rule keeps, and say why", _cleanup),
     Command("diff", (), "A B", "what differs between two checkpoints", _diff),
+    Command("salvage", (), "PATH", "go on with the sound records of damaged journals", _salvage),
     Command("convert", ("export",), "SRC DST", "results of a run, or tensors, in common formats", _convert),
 )
 

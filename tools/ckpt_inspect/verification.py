@@ -18,14 +18,28 @@ from ckpt_inspect.output.messages import report_error
 from ckpt_inspect.output.progress import ByteProgress
 from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.sources.checkpoint import read_manifest_of
-from ckpt_inspect.sources.location import Kind, NotReadableHereError, journal_directories, kind_of, step_directories
+from ckpt_inspect.sources.location import (
+    PROGRESS_NAME,
+    STUDIES_NAME,
+    Kind,
+    NotReadableHereError,
+    journal_directories,
+    kind_of,
+    step_directories,
+    without_segment,
+    work_directories,
+)
 from ckpt_inspect.views.findings import Verified, closing_lines, verified_document, verified_lines
 from ckptfmt.checkpoint.verify import VerifyReport, verify_checkpoint
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import CheckpointError
 from ckptfmt.run.journal_reader import verify_journal
+from ckptfmt.run.progress_reader import verify_progress
+from ckptfmt.run.study_reader import verify_studies
 
 _DISK = LocalDisk()
+_FINDERS = {Kind.JOURNAL: verify_journal, Kind.PROGRESS: verify_progress, Kind.STUDY: verify_studies}
+_WORKS = {PROGRESS_NAME: Kind.PROGRESS, STUDIES_NAME: Kind.STUDY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +47,8 @@ class _Subject:
     """Something to verify, by itself or as a part of a run."""
 
     path: str
+    kind: Kind = Kind.CHECKPOINT
     is_of_run: bool = False
-    is_journal: bool = False
 
 
 @dataclass(slots=True)
@@ -82,34 +96,41 @@ def verify_paths(given: Sequence[str], level: str, rules_that_fail: Sequence[str
 
 
 def _subjects(paths: Sequence[str], outcome: _Outcome) -> Iterator[_Subject]:
-    """Yield the checkpoints and journals that the arguments name."""
-    for path in paths:
+    """Yield the checkpoints, progress, studies and journals that the arguments name."""
+    for path in map(without_segment, paths):
         try:
             kind = kind_of(path)
             if kind is Kind.FILE:
                 raise NotReadableHereError(f"{path}: a single file holds no digests to verify\nGive the directory of a checkpoint.")
-            steps = step_directories(path) if kind is Kind.RUN else []
-            journals = journal_directories(path) if kind is Kind.RUN else []
-            if kind is Kind.RUN and not steps and not journals:
+            found = list(_subjects_of_run(path)) if kind is Kind.RUN else [_Subject(path, kind)]
+            if not found:
                 raise NotReadableHereError(f"{path}: this run has no checkpoints yet")
         except (CheckpointError, NotReadableHereError, OSError) as error:
             outcome.fail(path, error)
             continue
-        if kind is Kind.RUN:
-            yield from (_Subject(step_path, is_of_run=True) for _, step_path in steps)
-            yield from (_Subject(os.path.join(path, name), is_of_run=True, is_journal=True) for name in journals)
-        else:
-            yield _Subject(path, is_journal=kind is Kind.JOURNAL)
+        yield from found
+
+
+def _subjects_of_run(path: str) -> Iterator[_Subject]:
+    for _, step_path in step_directories(path):
+        yield _Subject(step_path, is_of_run=True)
+    works = [(found, kind) for name, kind in _WORKS.items() for found in work_directories(path, name)]
+    for found, kind in works:
+        yield _Subject(found, kind, is_of_run=True)
+    for name in journal_directories(path):
+        # Those of a progress and of a study are verified with it.
+        if not any(os.path.join(path, name, "").startswith(os.path.join(found, "")) for found, _ in works):
+            yield _Subject(os.path.join(path, name), Kind.JOURNAL, is_of_run=True)
 
 
 def _verify(subject: _Subject, level: str, rules_that_fail: Sequence[str], progress: ByteProgress) -> Verified:
     started = time.monotonic()
-    if subject.is_journal:
-        report = VerifyReport(subject.path, "full", verify_journal(_DISK, subject.path), 0)
+    if subject.kind is not Kind.CHECKPOINT:
+        report = VerifyReport(subject.path, "full", _FINDERS[subject.kind](_DISK, subject.path), 0)
     else:
         report = verify_checkpoint(_DISK, subject.path, level=level, on_bytes=progress.advance)
     is_sound = report.ok and not any(finding.rule in rules_that_fail for finding in report.findings)
-    return Verified(report, is_sound, time.monotonic() - started, is_journal=subject.is_journal)
+    return Verified(report, is_sound, time.monotonic() - started, subject.kind.value)
 
 
 def _total_bytes(paths: Sequence[str]) -> int:

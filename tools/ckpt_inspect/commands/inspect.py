@@ -7,9 +7,10 @@ from argparse import ArgumentParser, Namespace
 from ckpt_inspect.output.screen import Screen
 
 DESCRIPTION = """\
-Show what is in a checkpoint, a run, a journal of one, or a .safetensors file
-from anywhere. Of a checkpoint only the manifest and the metadata are read,
-whatever its size; only --stats reads tensors, and verifies what it reads."""
+Show what is in a checkpoint, a run, its progress, studies and journals, or a
+.safetensors file from anywhere. Of a checkpoint only the manifest and the
+metadata are read, whatever its size; only --stats reads tensors, and verifies
+what it reads."""
 
 EXAMPLES = """\
 examples:
@@ -18,6 +19,8 @@ examples:
   ckpt-inspect STEP --tree                      the state with types and values
   ckpt-inspect STEP --tensors --sort size       its tensors, the largest first
   ckpt-inspect STEP --stats --filter 'model.*'  with minimum, mean, NaN, ...
+  ckpt-inspect runs/exp1/progress/calls         how far it is, what comes last
+  ckpt-inspect runs/exp1/studies/lr             the best trial of a study
   ckpt-inspect runs/exp1/history                the records of a journal
   ckpt-inspect model.safetensors                a file from elsewhere
   ckpt-inspect STEP --json | jq .metrics        for programs"""
@@ -25,7 +28,7 @@ examples:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("path", metavar="PATH", help="a checkpoint, a run, a journal or a .safetensors file")
+    parser.add_argument("path", metavar="PATH", help="a checkpoint, a run, a progress, a study, a journal or a .safetensors file")
     parser.add_argument("--tree", action="store_true", help="the state tree with types and values")
     parser.add_argument("--tensors", action="store_true", help="the tensors: name, dtype, shape, size, shard")
     parser.add_argument("--filter", metavar="GLOB", help="only what this matches, such as 'model.*.weight' (implies --tensors)")

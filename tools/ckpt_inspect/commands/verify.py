@@ -7,14 +7,16 @@ from argparse import ArgumentParser, Namespace
 from ckpt_inspect.output.screen import Screen
 
 DESCRIPTION = """\
-Verify checkpoints: every digest of every file, and every rule of the format. Of
-a run all checkpoints and its journals are verified. Each problem is named with
-its file, its tensor and the rule of the specification that it breaks."""
+Verify checkpoints: every digest of every file, and every rule of the format; of
+progress and studies every record, and what a record names. Of a run all of it
+is verified. Each problem is named with its file, its tensor or record, and the
+rule of the specification that it breaks."""
 
 EXAMPLES = """\
 examples:
   ckpt-inspect verify runs/exp1/step-00001200   every byte of one checkpoint
-  ckpt-inspect verify runs/exp1                 every checkpoint of a run
+  ckpt-inspect verify runs/exp1                 everything in a run
+  ckpt-inspect verify runs/exp1/progress/calls  the units of one progress
   ckpt-inspect verify --quick runs/*            all but the tensors' data
   ckpt-inspect verify -q STEP || echo damaged   for scripts
   ckpt-inspect verify STEP --json | jq .ok      for programs
@@ -28,7 +30,7 @@ _EXTRA_FILES = ("W001", "W002")
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="a checkpoint, a run or a journal")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="a checkpoint, a run, a progress, a study or a journal")
     parser.add_argument("--quick", action="store_true", help="manifest, metadata, headers and sizes; not the data of tensors")
     parser.add_argument("--fail-on-extra-files", action="store_true", help="files that the manifest does not name are a failure too")
 

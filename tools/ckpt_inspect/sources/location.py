@@ -9,7 +9,11 @@ from enum import Enum
 from ckptfmt.errors import CheckpointNotFoundError
 from ckptfmt.format.layout import MANIFEST_NAME
 
+PROGRESS_NAME, STUDIES_NAME = "progress", "studies"
 _RUN_FILE_NAME = "run.json"
+_PROGRESS_MARK = "writers"
+_SHARED_STUDY_MARK = ".turn"
+_SHOWN_INNER = 5
 _ASIDE_PREFIX = "aside-"
 _NO_JOURNALS = ("step-", ".", "cache", _ASIDE_PREFIX)
 _JOURNAL_DEPTH = 4
@@ -20,6 +24,8 @@ class Kind(Enum):
 
     CHECKPOINT = "checkpoint"
     RUN = "run"
+    PROGRESS = "progress"
+    STUDY = "study"
     JOURNAL = "journal"
     FILE = "file"
 
@@ -55,7 +61,39 @@ def kind_of(path: str) -> Kind:
     has_steps = os.path.lexists(os.path.join(path, _RUN_FILE_NAME)) or bool(step_directories(path))
     if has_steps:
         return Kind.RUN
-    return Kind.JOURNAL if is_journal(path) else Kind.CHECKPOINT
+    work = work_kind(path)
+    if work is not None or is_journal(path):
+        return work or Kind.JOURNAL
+    inner = [name for name in sorted(os.listdir(path)) if os.path.isdir(os.path.join(path, name)) and work_kind(os.path.join(path, name))]
+    if inner:
+        more = f" and {len(inner) - _SHOWN_INNER:,} more" if len(inner) > _SHOWN_INNER else ""
+        names = ", ".join(inner[:_SHOWN_INNER]) + more
+        raise NotReadableHereError(f"{path}: holds progress or studies, and is none itself\nGive one of them ({names}), or the run.")
+    return Kind.CHECKPOINT
+
+
+def work_kind(path: str) -> Kind | None:
+    """Tell whether a directory holds a progress or studies, None for neither."""
+    if os.path.isdir(os.path.join(path, _PROGRESS_MARK)):
+        return Kind.PROGRESS
+    if os.path.isdir(os.path.join(path, _SHARED_STUDY_MARK)):
+        return Kind.STUDY
+    if not is_journal(path):
+        return None
+    if os.path.basename(os.path.dirname(os.path.abspath(path))) == STUDIES_NAME:
+        return Kind.STUDY
+    from ckptfmt.disk.local import LocalDisk
+    from ckptfmt.run.study_reader import is_study
+
+    return Kind.STUDY if is_study(LocalDisk(), path) else None
+
+
+def without_segment(path: str) -> str:
+    """Return the journal to which a segment file belongs; any other path as it is."""
+    from ckptfmt.format.journal_record import parse_segment_name
+
+    is_segment = parse_segment_name(os.path.basename(path)) is not None and os.path.isfile(path)
+    return os.path.dirname(path) or os.curdir if is_segment else path
 
 
 def run_path(path: str) -> str:
@@ -100,6 +138,15 @@ def journal_directories(path: str) -> list[str]:
         if depth < _JOURNAL_DEPTH:
             pending += [(os.path.join(below, name), depth + 1) for name in inner if not name.startswith(_NO_JOURNALS)]
     return sorted(found)
+
+
+def work_directories(path: str, name: str) -> list[str]:
+    """Return the paths of what lies in `progress/` or `studies/` of a run."""
+    try:
+        with os.scandir(os.path.join(path, name)) as entries:
+            return sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False) and work_kind(entry.path))
+    except OSError:
+        return []
 
 
 def aside_names(path: str) -> list[str]:

@@ -7,8 +7,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ckpt_inspect.sources.checkpoint import StoredFile, read_manifest_of, stored_files
-from ckpt_inspect.sources.location import aside_names, journal_directories, step_directories
+from ckpt_inspect.sources.location import (
+    PROGRESS_NAME,
+    STUDIES_NAME,
+    aside_names,
+    journal_directories,
+    step_directories,
+    work_directories,
+)
 from ckpt_inspect.sources.run_writer import RunWriter, find_writer
+from ckpt_inspect.sources.work import FoundProgress, FoundStudies, read_progress, read_studies
 from ckptfmt.errors import CheckpointError, CorruptError, IncompleteError
 from ckptfmt.format.manifest import Manifest
 
@@ -37,13 +45,15 @@ class ListedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """A run's checkpoints in the order of their steps, the names of its journals, and of what was set aside."""
+    """A run's checkpoints in the order of their steps, its progress and studies, the names of its journals, and of what was set aside."""
 
     path: str
     checkpoints: Sequence[ListedCheckpoint]
     journals: Sequence[str] = ()
     asides: Sequence[str] = ()
     writer: RunWriter | None = None
+    progress: Sequence[FoundProgress] = ()
+    studies: Sequence[FoundStudies] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -66,7 +76,9 @@ class RunDirectory:
 def read_run(path: str) -> RunDirectory:
     """List the checkpoints of a run; damaged ones are part of the list."""
     checkpoints = [_listed(step, step_path) for step, step_path in step_directories(path)]
-    return RunDirectory(path, checkpoints, journal_directories(path), aside_names(path), find_writer(path))
+    progress = [read_progress(found) for found in work_directories(path, PROGRESS_NAME)]
+    studies = [read_studies(found) for found in work_directories(path, STUDIES_NAME)]
+    return RunDirectory(path, checkpoints, journal_directories(path), aside_names(path), find_writer(path), progress, studies)
 
 
 def _listed(step: int, path: str) -> ListedCheckpoint:

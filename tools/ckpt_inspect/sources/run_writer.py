@@ -45,6 +45,17 @@ def find_writer(path: str) -> RunWriter | None:
         return None
 
 
+def is_locked(path: str) -> bool:
+    """Tell whether a process holds the lock of a directory, as far as this machine knows."""
+    if sys.platform == "win32":
+        return False
+    try:
+        held = _is_listed(os.stat(path), None)
+        return _is_held(path) if held is None else held
+    except OSError:
+        return False
+
+
 def _find_note(path: str) -> RunWriter | None:
     with suppress(OSError, ValueError):
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -59,10 +70,10 @@ def _find_note(path: str) -> RunWriter | None:
     return None
 
 
-def _is_listed(status: os.stat_result, pid: int) -> bool | None:
+def _is_listed(status: os.stat_result, pid: int | None) -> bool | None:
     """Tell whether the system lists an exclusive lock on a file; None where it has no such list.
 
-    Some file systems list another device than `stat` names; there the process has to be the right one.
+    Some file systems list another device than `stat` names; there the process has to be the right one, where it is known.
     """
     device = (os.major(status.st_dev), os.minor(status.st_dev))
     try:
@@ -73,7 +84,7 @@ def _is_listed(status: os.stat_result, pid: int) -> bool | None:
     for line in lines:
         if line[1:2] == ["FLOCK"] and line[3:4] == ["WRITE"] and len(line) > 5:
             major, minor, inode = line[5].split(":")
-            if int(inode) == status.st_ino and ((int(major, 16), int(minor, 16)) == device or line[4] == str(pid)):
+            if int(inode) == status.st_ino and ((int(major, 16), int(minor, 16)) == device or pid is None or line[4] == str(pid)):
                 return True
     return False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,8 @@ from ckptfmt.checkpoint.verify import Finding, VerifyReport
 _SHOWN_FINDINGS = 20
 _INDENT = "        "
 _WORD_WIDTH = len("incomplete")
+_OF_JOURNALS = re.compile("E05[01456]")
+_OF_RECORDS = ("E057", "E058", "E059")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,12 @@ class Verified:
     report: VerifyReport
     is_sound: bool
     seconds: float
-    is_journal: bool = False
+    kind: str = "checkpoint"
+
+    @property
+    def is_journal(self) -> bool:
+        """Whether it is one journal or several: a progress, or studies."""
+        return self.kind != "checkpoint"
 
     @property
     def findings(self) -> Sequence[Finding]:
@@ -60,6 +69,18 @@ def verified_lines(verified: Verified, screen: Screen) -> Iterator[str]:
         yield from _finding_lines(finding, report.path, screen)
     if len(shown) < len(findings):
         yield f"{GAP}... and {count_text(len(findings) - len(shown), 'more finding')} (-v shows all)"
+    if verified.is_journal:
+        yield from _advice_lines(findings)
+
+
+def _advice_lines(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield how to go on, on purpose, with what is sound of each damaged journal."""
+    broken = [finding.path for finding in findings if finding.level == "error" and _OF_JOURNALS.fullmatch(finding.rule)]
+    for path in dict.fromkeys(os.path.dirname(path) if path.endswith(".journal") else path for path in broken):
+        yield f"{GAP}To go on with its sound records, and keep the damaged files:"
+        yield f"{GAP}{GAP}ckpt-inspect salvage {visible(path)}"
+    if any(finding.rule in _OF_RECORDS for finding in findings):
+        yield f"{GAP}These bytes are as they were written: by something newer, or with a bug."
 
 
 def _detail(verified: Verified) -> str:
@@ -69,7 +90,7 @@ def _detail(verified: Verified) -> str:
     if not verified.is_sound:
         return found
     if verified.is_journal:
-        return f"journal, every record verified in {duration_text(verified.seconds)}" + (f", {found}" if found else "")
+        return f"{verified.kind}, every record verified in {duration_text(verified.seconds)}" + (f", {found}" if found else "")
     checked = "all but the tensors' data checked" if report.level == "quick" else f"{size_text(report.verified_bytes)} of tensors verified"
     return f"{checked} in {duration_text(verified.seconds)}" + (f", {found}" if found else "")
 
@@ -106,9 +127,10 @@ def closing_lines(results: Sequence[Verified], failed_count: int) -> Iterator[st
     parts = [f"{count:,} {word}" for word, count in counts if count]
     parts += [f"{failed_count:,} could not be verified"] if failed_count else []
     yield ""
-    journal_count = sum(verified.is_journal for verified in results)
-    what = count_text(len(results) + failed_count - journal_count, "checkpoint")
-    what += f", {count_text(journal_count, 'journal')}" if journal_count else ""
+    kinds = [verified.kind for verified in results]
+    what = count_text(len(results) + failed_count - sum(verified.is_journal for verified in results), "checkpoint")
+    for kind, plural in (("progress", "progress"), ("study", "studies"), ("journal", "journals")):
+        what += f", {count_text(kinds.count(kind), kind, plural)}" if kind in kinds else ""
     yield f"{what}: {', '.join(parts)}"
 
 
@@ -117,6 +139,7 @@ def verified_document(verified: Verified) -> dict[str, Any]:
     report = verified.report
     return {
         "path": report.path,
+        "kind": verified.kind,
         "ok": report.ok,
         "sound": verified.is_sound,
         "level": report.level,

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.output.table import GAP, Table, fitting_count, labelled, number_column, text_column
 from ckpt_inspect.output.units import count_text, number_text, parse_utc, size_text, utc_text
-from ckpt_inspect.output.visible import cut_end, visible
+from ckpt_inspect.output.visible import columns, cut_end, padded, visible
+from ckpt_inspect.sources.location import PROGRESS_NAME, STUDIES_NAME
 from ckpt_inspect.sources.run_directory import ListedCheckpoint, RunDirectory
 from ckpt_inspect.sources.run_writer import RunWriter
 from ckpt_inspect.views.json_values import metrics_document
+from ckpt_inspect.views.progress_lines import progress_document, progress_text
 from ckpt_inspect.views.run_marks import Marks, marks_of
+from ckpt_inspect.views.study_lines import study_document, study_text
 
 _MAX_METRIC_NAME = 16
 _NEWEST = "newest"
 _STAR = "*"
 _SHOWN_JOURNALS = 5
+_SHOWN_WORK = 20
+_DAMAGED = "cannot be read; see ckpt-inspect verify"
 
 
 def run_lines(run: RunDirectory, screen: Screen) -> Iterator[str]:
@@ -64,15 +70,33 @@ def _facts(run: RunDirectory) -> list[tuple[str, str]]:
         if run.disk_bytes < run.size_bytes:
             size += f", on disk {size_text(run.disk_bytes)}: what did not change is stored once"
         facts.append(("size", size))
-    if run.journals:
-        # A progress has a journal for each process that worked on it; it is one thing all the same.
-        names = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in run.journals))
+    facts += _work_facts(run)
+    names = [name for name in run.journals if name.split("/")[0] not in (PROGRESS_NAME, STUDIES_NAME)]
+    if names:
         more = f" and {len(names) - _SHOWN_JOURNALS:,} more" if len(names) > _SHOWN_JOURNALS else ""
         facts.append(("journals", ", ".join(map(visible, names[:_SHOWN_JOURNALS])) + more))
     if run.asides:
         facts.append(("set aside", f"{count_text(len(run.asides), 'entry', 'entries')} named aside-*"))
     if run.writer:
         facts.append(("locked", f"by process {run.writer.pid} on {visible(run.writer.host)} since {visible(run.writer.since_utc)}"))
+    return facts
+
+
+def _work_facts(run: RunDirectory) -> list[tuple[str, str]]:
+    """Return a line for each progress and each study, with the word for them before the first."""
+    progress = [(one.path, _DAMAGED if one.summary is None else progress_text(one.summary)) for one in run.progress]
+    studies = []
+    for one in run.studies:
+        texts = [study_text(study) for study in one.studies] or [_DAMAGED if one.damage else "no study yet"]
+        studies += [(one.path, text) for text in texts]
+    facts = []
+    for word, found in (("progress", progress), ("studies", studies)):
+        names = [visible(os.path.basename(path)) for path, _ in found[:_SHOWN_WORK]]
+        width = min(max(map(columns, names), default=0), _MAX_METRIC_NAME)
+        for index, (name, (_, text)) in enumerate(zip(names, found, strict=False)):
+            facts.append((word if index == 0 else "", f"{padded(cut_end(name, width), width)}  {text}"))
+        if len(found) > _SHOWN_WORK:
+            facts.append(("", f"and {len(found) - _SHOWN_WORK:,} more"))
     return facts
 
 
@@ -133,6 +157,8 @@ def run_document(run: RunDirectory) -> dict[str, Any]:
         "size_bytes": run.size_bytes,
         "disk_bytes": run.disk_bytes,
         "journals": list(run.journals),
+        "progress": [progress_document(found) for found in run.progress],
+        "studies": [study_document(found) for found in run.studies],
         "set_aside": list(run.asides),
         "locked_by": _writer_document(run.writer),
         "checkpoints": [_listed_document(listed, marks.words(listed.step)) for listed in run.checkpoints],
