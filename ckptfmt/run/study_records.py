@@ -24,7 +24,7 @@ ATTRIBUTE_OPS = frozenset({"study_user_attr", "study_system_attr", "user_attr", 
 MERGED, TAKE_BACK = "merged", "take_back"
 
 Record = Mapping[str, Any]
-_CHOICE_TYPES = (type(None), bool, int, float, str)
+CHOICE_TYPES = (type(None), bool, int, float, str)
 _DOMAINS_KEPT = 4096
 _MAX_ID = 2**62
 
@@ -64,7 +64,7 @@ def find_domain(text: str) -> Domain | None:
         return None
     if document.get("name") == "CategoricalDistribution":
         choices = attributes.get("choices")
-        if type(choices) is not list or not choices or any(type(choice) not in _CHOICE_TYPES for choice in choices):
+        if type(choices) is not list or not choices or any(type(choice) not in CHOICE_TYPES for choice in choices):
             return None
         return Domain("categorical", tuple(choices))
     kind = {"FloatDistribution": "float", "IntDistribution": "int"}.get(str(document.get("name")))
