@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from ckpt_inspect.output.screen import Screen
 
-FORMATS = ("checkpoint", "safetensors", "huggingface", "npz", "torch", "results")
+FORMATS = ("checkpoint", "safetensors", "huggingface", "npz", "torch", "results", "study")
 
 DESCRIPTION = """\
 Take something out of ckptfmt, or into it. By what lies under SRC and by the
@@ -27,6 +27,10 @@ name of DST:
                                 Lightning's files too; nothing of it is run
   FILE.safetensors, FILE.npz or a Hugging Face directory DIR
                                 a new checkpoint
+  study.db, study.log DIR       a new study from Optuna's SQLite database or
+                                journal file; --study where there are several
+  --from-pickle study.pkl DIR   the same from a pickled study: it is read as
+                                data, nothing of it is run
 
 Nothing that is there with other content is overwritten unasked."""
 
@@ -37,7 +41,8 @@ examples:
   ckpt-inspect convert RUN/step-00001200 model.safetensors --section model
   ckpt-inspect convert RUN/step-00001200 my-model --to huggingface
   ckpt-inspect convert old.pt checkpoint
-  ckpt-inspect convert whole-model.pt checkpoint --objects-as-data"""
+  ckpt-inspect convert whole-model.pt checkpoint --objects-as-data
+  ckpt-inspect convert study.db runs/exp1/studies/lr --study lr-search"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,6 +58,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--objects-as-data", action="store_true", help="of a torch file: take objects of other classes as mappings, modules as state_dict"
     )
+    parser.add_argument("--study", metavar="NAME", help="of a file of Optuna: which study, where there are several")
+    parser.add_argument("--from-pickle", action="store_true", help="SRC is a pickled study: read it as data, without running it")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there with other content")
 
 
@@ -71,6 +78,8 @@ def run(arguments: Namespace, screen: Screen) -> int:
         section=arguments.section,
         max_shard_size=arguments.max_shard_size,
         objects_as_data=arguments.objects_as_data,
+        study=arguments.study,
+        from_pickle=arguments.from_pickle,
         overwrite=arguments.overwrite,
     )
     return convert(conversion, screen)

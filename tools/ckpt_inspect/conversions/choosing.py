@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from ckpt_inspect.conversions import exporting, importing
+from ckpt_inspect.conversions import exporting, importing, studies
 from ckpt_inspect.conversions.wanted import Conversion, Written
 from ckpt_inspect.output.exit_status import FINE
 from ckpt_inspect.output.screen import Screen
@@ -20,13 +20,14 @@ _OPTIONS = {
     "npz": ("section",),
     "huggingface": ("section", "max_shard_size"),
     "torch": (),
+    "study": ("study", "from_pickle"),
 }
 
 
 def convert(wanted: Conversion, screen: Screen) -> int:
     """Do a conversion, and say what was written."""
     source = without_final_slash(wanted.source)
-    kind, target = _kind_of(source), wanted.to or _format_of(wanted.target)
+    kind, target = _kind_of(source, wanted), wanted.to or _format_of(wanted.target)
     way = _find_way(kind, target)
     if way is None:
         raise NotReadableHereError(_no_way(source, kind, wanted, target))
@@ -40,10 +41,14 @@ def convert(wanted: Conversion, screen: Screen) -> int:
     return FINE
 
 
-def _kind_of(source: str) -> str:
+def _kind_of(source: str, wanted: Conversion) -> str:
     kind = kind_of(source)
+    if kind is Kind.FILE and wanted.from_pickle:
+        return studies.PICKLE
     if kind in (Kind.FILE, Kind.CHECKPOINT):
         foreign = importing.find_foreign_kind(source)
+        if foreign is None and kind is Kind.FILE:
+            foreign = studies.find_study_kind(source)
         if foreign is not None:
             return foreign
     return kind.value
@@ -57,6 +62,8 @@ def _format_of(target: str) -> str | None:
 def _find_way(kind: str, target: str | None) -> tuple[str, Callable[[str, Conversion, Screen], Written]] | None:
     if kind in importing.FOREIGN:
         return ("checkpoint", importing.import_checkpoint) if target in (None, "checkpoint") else None
+    if kind in studies.STUDY_FILES:
+        return ("study", studies.import_one_study) if target in (None, "study") else None
     if kind == Kind.RUN.value:
         return ("results", exporting.export_results) if target in (None, "results") else None
     if kind == Kind.CHECKPOINT.value and target in exporting.WAYS:
@@ -69,7 +76,10 @@ def _no_way(source: str, kind: str, wanted: Conversion, target: str | None) -> s
         Kind.RUN.value: "A run becomes a directory of results; for one step give RUN/step-...",
         Kind.CHECKPOINT.value: f"A checkpoint becomes {', '.join(exporting.WAYS)}: give a fitting name, or --to.",
     }
-    what = f"a {kind}" if kind in fits or kind in ("journal", "file") else importing.FOREIGN[kind]
+    named = {**importing.FOREIGN, **studies.STUDY_FILES}
+    what = named.get(kind, f"a {kind}")
+    if kind in studies.STUDY_FILES:
+        return f"{source}: {what} cannot be converted to {target or wanted.target!r}\nIt becomes a study: give the name of a new directory."
     advice = fits.get(kind, "Such a file becomes a checkpoint: give the name of a new directory." if kind in importing.FOREIGN else "")
     return f"{source}: {what} cannot be converted to {target or wanted.target!r}\n{advice or 'See --help for what can.'}"
 

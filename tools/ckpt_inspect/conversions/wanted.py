@@ -24,6 +24,8 @@ class Conversion:
     section: str | None = None
     max_shard_size: str | None = None
     objects_as_data: bool = False
+    study: str | None = None
+    from_pickle: bool = False
     overwrite: bool = False
 
 
