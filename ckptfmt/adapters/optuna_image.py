@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+_MEMBERS = ("_params", "_distributions", "intermediate_values", "_user_attrs", "_system_attrs")
 _NEW_TRIAL: dict[str, Any] = {
     "state": RUNNING,
     "values": None,
@@ -216,6 +217,10 @@ class StudyImage:
                 entry.waiting.add(number)
             return
         trial = copy.copy(before)
+        if state == RUNNING:
+            # What it was while it waited stays as it is, whatever becomes of it.
+            for member in _MEMBERS:
+                setattr(trial, member, dict(getattr(trial, member)))
         trial.state = TrialState(state)
         if record.get("values") is not None:
             trial.values = record["values"]

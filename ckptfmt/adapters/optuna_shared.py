@@ -74,8 +74,12 @@ class SharedLog:
         self._journal: Journal | None = None
         self._alive: Directory | None = None
         make_directories(disk, join(path, TURN_NAME), durable=durable)
-        with self.turn():
-            self._merge_if_worth_it()
+        try:
+            with self.turn():
+                self._merge_if_worth_it()
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def turn(self, trial_id: int | None = None) -> Iterator[None]:

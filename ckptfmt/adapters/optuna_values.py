@@ -93,7 +93,7 @@ def encode_trial(trial: FrozenTrial) -> dict[str, Any]:
     parameters = []
     for name, value in trial.params.items():
         distribution = trial.distributions[name]
-        parameters.append([name, distribution.to_internal_repr(value), encode_distribution(distribution, name)])
+        parameters.append([name, _stored_value(distribution, value), encode_distribution(distribution, name)])
     return {
         "state": int(trial.state),
         "values": None if trial.values is None else [float(value) for value in trial.values],
@@ -104,6 +104,14 @@ def encode_trial(trial: FrozenTrial) -> dict[str, Any]:
         "system_attrs": {key: encode_attribute(value, f"system attribute {key!r}") for key, value in trial.system_attrs.items()},
         "intermediate": [[int(step), float(value)] for step, value in trial.intermediate_values.items()],
     }
+
+
+def _stored_value(distribution: BaseDistribution, value: Any) -> Any:
+    """Return the value of a parameter as it is stored; Optuna itself takes the choices 1, True and 1.0 for one another."""
+    for index, choice in enumerate(getattr(distribution, "choices", ())):
+        if type(choice) is type(value) and choice == value:
+            return index
+    return distribution.to_internal_repr(value)
 
 
 def decode_trial(record: dict[str, Any], *, number: int, trial_id: int) -> FrozenTrial:

@@ -17,7 +17,7 @@ from ckptfmt.errors import CheckpointNotFoundError, FormatError
 from ckptfmt.run.journal_reader import read_journal, verify_journal
 from ckptfmt.run.study_ledger import StudyLedger, StudyRow, TrialRow
 from ckptfmt.run.study_records import ATTRIBUTE_OPS, COMPLETE, MAXIMIZE, MINIMIZE, STATE_NAMES, Record, check_record, settled
-from ckptfmt.run.study_writers import TURN_NAME, StudyWriters, writer_names
+from ckptfmt.run.study_writers import StudyWriters, has_turn, writer_names
 from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.tree import outline_state
 
@@ -59,10 +59,10 @@ class StudySummary:
 def is_shared_study(disk: Disk, path: str) -> bool:
     """Tell whether a directory holds studies that many processes share."""
     try:
-        disk.open_directory(join(path, TURN_NAME)).close()
+        # A copy may lack the empty directory.
+        return has_turn(disk, path) or bool(writer_names(disk, path))
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return True
 
 
 def is_study(disk: Disk, path: str) -> bool:

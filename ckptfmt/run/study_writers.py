@@ -70,6 +70,15 @@ class _WrittenAnewError(Exception):
     """A journal was compacted or salvaged while it was followed: its records come again."""
 
 
+def has_turn(disk: Disk, path: str) -> bool:
+    """Tell whether a directory has what processes take turns by."""
+    try:
+        disk.open_directory(join(path, TURN_NAME)).close()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 class StudyWriters:
     """Reads all journals of a shared study but one's own, whose records its owner has applied when it wrote them.
 

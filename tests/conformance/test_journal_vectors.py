@@ -40,7 +40,8 @@ def test_vectors_are_what_their_maker_makes():
 
 def test_every_code_of_journals_has_a_vector():
     with_vector = {case.name[:4] for kind in ("warn", "bad") for case in (VECTORS / kind).iterdir()}
-    assert {code for code in TITLES if code[:3] in ("E05", "W01")} - with_vector == WITHOUT_VECTOR
+    # Those of records, E057 to E059, have theirs in progress-1.0 and studies-1.0.
+    assert {code for code in TITLES if "E050" <= code <= "E056" or code[:3] == "W01"} - with_vector == WITHOUT_VECTOR
 
 
 @vectors("good")

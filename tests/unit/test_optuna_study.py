@@ -372,3 +372,13 @@ def test_several_jobs_are_warned_of_once(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.warns(RuntimeWarning, match="n_jobs > 1"):
             ckptfmt.optimize(study, objective, n_trials=4, n_jobs=2)
         assert ckptfmt.optimize(study, objective, n_trials=8, n_jobs=2).done_count == 8
+
+
+def test_choices_that_are_equal_but_of_other_types_come_back_as_they_were(tmp_path: Path) -> None:
+    choices = optuna.distributions.CategoricalDistribution((True, 1, 1.0, "1"))
+    study = optuna.create_study()
+    for value in choices.choices:
+        study.add_trial(optuna.trial.create_trial(params={"c": value}, distributions={"c": choices}, value=0.0))
+    ckptfmt.save_study(tmp_path / "saved", study)
+    found = [trial.params["c"] for trial in ckptfmt.load_study(tmp_path / "saved").trials]
+    assert [(type(value), value) for value in found] == [(type(value), value) for value in choices.choices]

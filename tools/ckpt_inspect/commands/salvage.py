@@ -15,7 +15,7 @@ stands. Sound journals stay as they are. Nothing is done unasked."""
 
 EXAMPLES = """\
 examples:
-  ckpt-inspect verify runs/exp1                   which journal is damaged, where
+  ckpt-inspect verify runs/exp1                   what is damaged, and where
   ckpt-inspect salvage runs/exp1/history -n       what would be kept
   ckpt-inspect salvage runs/exp1/history          asks first
   ckpt-inspect salvage runs/exp1/progress/calls -y

@@ -12,7 +12,6 @@ from ckptfmt.format.layout import MANIFEST_NAME
 PROGRESS_NAME, STUDIES_NAME = "progress", "studies"
 _RUN_FILE_NAME = "run.json"
 _PROGRESS_MARK = "writers"
-_SHARED_STUDY_MARK = ".turn"
 _SHOWN_INNER = 5
 _ASIDE_PREFIX = "aside-"
 _NO_JOURNALS = ("step-", ".", "cache", _ASIDE_PREFIX)
@@ -76,11 +75,8 @@ def work_kind(path: str) -> Kind | None:
     """Tell whether a directory holds a progress or studies, None for neither."""
     if os.path.isdir(os.path.join(path, _PROGRESS_MARK)):
         return Kind.PROGRESS
-    if os.path.isdir(os.path.join(path, _SHARED_STUDY_MARK)):
-        return Kind.STUDY
-    if not is_journal(path):
-        return None
-    if os.path.basename(os.path.dirname(os.path.abspath(path))) == STUDIES_NAME:
+    is_of_run = os.path.basename(os.path.dirname(os.path.abspath(path))) == STUDIES_NAME
+    if is_of_run and is_journal(path):
         return Kind.STUDY
     from ckptfmt.disk.local import LocalDisk
     from ckptfmt.run.study_reader import is_study
