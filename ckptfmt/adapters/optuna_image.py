@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ckptfmt.adapters.optuna_pickles import without_foreign_pickles
 from ckptfmt.adapters.optuna_values import decode_attribute, decode_distribution, decode_time, decode_trial
-from ckptfmt.errors import CheckpointError
-from ckptfmt.format.rules import violation
+from ckptfmt.errors import CheckpointError, FormatError
+from ckptfmt.format.rules import located, violation
 from ckptfmt.run.study_records import (
     COMPLETE,
     FINISHED,
@@ -106,6 +106,8 @@ class StudyImage:
             return
         try:
             self.apply(record, is_own=False)
+        except FormatError as error:
+            raise located(error, where) from error
         except CheckpointError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

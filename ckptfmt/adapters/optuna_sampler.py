@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt.adapters.optuna_values import decode_attribute, encode_attribute
-from ckptfmt.errors import CheckpointError
-from ckptfmt.format.rules import violation
+from ckptfmt.errors import CheckpointError, FormatError
+from ckptfmt.format.rules import located, violation
+from ckptfmt.state.numpy_random import check_state
+from ckptfmt.state.places import root_place
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -88,6 +90,8 @@ def restore_sampler(study: Study, state: State, *, where: str) -> list[str]:
             try:
                 _restore_object(path, owner, state, study)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+                if isinstance(error, FormatError):
+                    raise located(error, f"{where}: state of {path}") from error
                 if isinstance(error, CheckpointError):
                     raise
                 raise violation("E058", where, f"state of {path} is wrong: {type(error).__name__}: {error}") from error
@@ -157,11 +161,15 @@ def _take_generator(path: str, generator: Any, state: State) -> None:
 
 
 def _restore_generator(path: str, generator: Any, state: State) -> None:
+    """Put a state into a generator. It is checked before numpy sees it, which would read beyond its own words."""
     import numpy
 
     if isinstance(generator, numpy.random.Generator):
         if f"{path}.state" in state:
-            generator.bit_generator.state = decode_attribute(state[f"{path}.state"])
+            bits = generator.bit_generator
+            found = _with_arrays(decode_attribute(state[f"{path}.state"]), bits.state)
+            check_state(found, root_place(), name=type(bits).__name__)
+            bits.state = found
         return
     words, position = state.get(f"{path}.words"), state.get(f"{path}.position")
     if words is None or position is None:
@@ -170,8 +178,19 @@ def _restore_generator(path: str, generator: Any, state: State) -> None:
         generator.setstate((words[0], (*words[1:], position[0]), position[1]))
         return
     name, place, has_gauss, gauss = position
-    generator = getattr(generator, "rng", generator)
-    generator.set_state((name, numpy.frombuffer(words, dtype="<u4"), place, has_gauss, gauss))
+    key = numpy.frombuffer(words, dtype="<u4").astype("uint32")
+    members = {"bit_generator": name, "state": {"key": key, "pos": place}, "has_gauss": has_gauss, "gauss": gauss}
+    check_state(members, root_place(), name="MT19937", is_legacy=True)
+    getattr(generator, "rng", generator).set_state((name, key, place, has_gauss, gauss))
+
+
+def _with_arrays(value: Any, like: Any) -> Any:
+    """Return the state of a bit generator with arrays where `like` has them."""
+    import numpy
+
+    if isinstance(value, dict) and isinstance(like, dict):
+        return {key: _with_arrays(member, like.get(key)) for key, member in value.items()}
+    return numpy.array(value, dtype=like.dtype) if isinstance(like, numpy.ndarray) else value
 
 
 def _restore_object(path: str, owner: Any, state: State, study: Study) -> None:
@@ -180,13 +199,22 @@ def _restore_object(path: str, owner: Any, state: State, study: Study) -> None:
         return
     for name in (*_FIELDS.get(type(owner).__name__, ()), "_all_grids", *_GP_CACHES):
         if f"{path}.{name}" in state:
-            setattr(owner, name, _DECODERS.get(name, _as_it_is)(state[f"{path}.{name}"]))
+            setattr(owner, name, _DECODERS.get(name, _decode_field)(state[f"{path}.{name}"]))
     if state.get(f"{path}.has_brackets") and not owner._pruners:
         owner._try_initialization(study)
 
 
+def _decode_field(value: Any) -> Any:
+    if value is not None and type(value) not in (int, float, str):
+        raise TypeError(f"expected a number or a text, found {type(value).__name__}")
+    return value
+
+
 def _decode_grids(tree: Any) -> Any:
-    return decode_attribute(tree)
+    grids = decode_attribute(tree)
+    if type(grids) is not list:
+        raise TypeError(f"expected a list, found {type(grids).__name__}")
+    return grids
 
 
 def _decode_regressors(regressors: list[Any]) -> list[Any]:
@@ -199,10 +227,6 @@ def _decode_regressors(regressors: list[Any]) -> list[Any]:
         SimpleNamespace(**{name: torch.tensor(value, dtype=torch.float64) for name, value in zip(_GP_ARRAYS, one, strict=True)})
         for one in regressors
     ]
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 def _plain(value: Any) -> Any:

@@ -130,3 +130,9 @@ def violation(
     if advice:
         message += "\n" + advice
     return _CLASSES.get(rule, CorruptError)(message, rule=rule, path=where, tensor=tensor, expected=expected, found=found)
+
+
+def located(error: FormatError, where: str) -> FormatError:
+    """Return the error of something inside a larger thing with the place of that thing before it."""
+    message = f"{visible(where)}: {error}"
+    return type(error)(message, rule=error.rule, path=where, tensor=error.tensor, expected=error.expected, found=error.found)

@@ -111,7 +111,8 @@ class Progress:
         stored = self._ledger.fingerprint
         if stored is None or self._fingerprint is None:
             return
-        differences = compare(stored, self._fingerprint, allow=allow_changes)
+        checked = Fingerprint.from_document(stored, where=f"{self.path}: fingerprint of the finished units")
+        differences = compare(checked, self._fingerprint, allow=allow_changes)
         notable = [difference for difference in differences if difference.severity in ("error", "warning")]
         if any(difference.severity == "error" for difference in notable):
             error = mismatch_error(stored, notable, where=self.path)
@@ -145,7 +146,8 @@ class Progress:
             for begin in range(0, len(units), _RESULTS_AT_ONCE):
                 part = units[begin : begin + _RESULTS_AT_ONCE]
                 contents = [self._ledger.content(key) for key, _ in part]
-                for (key, _), content, result in zip(part, contents, decode_results(contents, where=self.path, device=device), strict=True):
+                decoded = decode_results(contents, [key for key, _ in part], where=self.path, device=device)
+                for (key, _), content, result in zip(part, contents, decoded, strict=True):
                     results[key] = result if content.result_link is None else self._units.load(content.result_link, device=device)
         return results
 
@@ -154,7 +156,7 @@ class Progress:
         content = self._content_of(key)
         if content.result_link is not None:
             return self._units.load(content.result_link, device=device)
-        return decode_results([content], where=self.path, device=device)[0]
+        return decode_results([content], [key], where=self.path, device=device)[0]
 
     def metrics(self, key: Key) -> dict[str, int | float]:
         """Return one finished unit's metrics."""

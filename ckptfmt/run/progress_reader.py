@@ -14,6 +14,7 @@ from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointNotFoundError, FormatError
 from ckptfmt.format.fingerprint import decode_document
+from ckptfmt.format.rules import located
 from ckptfmt.run.journal_reader import read_journal, verify_journal
 from ckptfmt.run.progress_claims import CLAIMS_NAME, DIGEST_BYTES, read_claims
 from ckptfmt.run.progress_ledger import Ledger, MetricSummary
@@ -146,7 +147,10 @@ def _verify_record(units: UnitCheckpoints, record: Any, *, where: str, path: str
         if record[0] != DONE:
             return []
         content = decode_content(record[3], where=where)
-        outline_state(content.tree, lambda row: content.tensors[row])
+        try:
+            outline_state(content.tree, lambda row: content.tensors[row])
+        except FormatError as error:
+            raise located(error, where) from error
     except FormatError as error:
         message = str(error).partition("\n")[0]
         return [Finding(error.rule or "E057", "error", path, None, error.expected, error.found, message)]

@@ -20,7 +20,7 @@ from ckptfmt.format.digest import Hasher, digest_of, format_digest, is_digest
 from ckptfmt.format.dtypes import itemsize_bytes
 from ckptfmt.format.layout import is_shape
 from ckptfmt.format.packed import pack, unpack
-from ckptfmt.format.rules import violation
+from ckptfmt.format.rules import located, violation
 from ckptfmt.state.tensors import TensorMemory
 from ckptfmt.state.tree import EncodedState, decode_state
 
@@ -200,23 +200,33 @@ def is_unit_name(name: str) -> bool:
     return 0 < len(name) <= 128 and all(character in "0123456789abcdefghijklmnopqrstuvwxyz-" for character in name)
 
 
-def decode_results(contents: list[Content], *, where: str, device: Any = "cpu") -> list[Any]:
-    """Rebuild results that are in their records. Those without tensors are decoded in one go."""
+def decode_results(contents: list[Content], keys: list[Key], *, where: str, device: Any = "cpu") -> list[Any]:
+    """Rebuild results that are in their records, of the units of these keys. Those without tensors are decoded in one go.
+
+    Raises:
+        CorruptError: one is no sound state; the message names its unit.
+    """
     plain = [content.tree for content in contents if not content.tensors]
     try:
         rebuilt = iter(decode_state(plain, _no_tensor, device=device))
     except FormatError:
         # One is wrong, or so deeply nested that it only decodes without the list around it. Each by itself says which.
-        rebuilt = (decode_state(tree, _no_tensor, device=device) for tree in plain)
-    return [_decode_with_tensors(content, device) if content.tensors else next(rebuilt) for content in contents]
+        return [_decode_result(content, key, where, device) for content, key in zip(contents, keys, strict=True)]
+    return [
+        _decode_result(content, key, where, device) if content.tensors else next(rebuilt)
+        for content, key in zip(contents, keys, strict=True)
+    ]
 
 
-def _decode_with_tensors(content: Content, device: Any) -> Any:
+def _decode_result(content: Content, key: Key, where: str, device: Any) -> Any:
     def memory(row: int) -> TensorMemory:
         dtype, shape, data = content.tensors[row]
         return TensorMemory(dtype, shape, memoryview(bytearray(data)))
 
-    return decode_state(content.tree, memory, device=device)
+    try:
+        return decode_state(content.tree, memory, device=device)
+    except FormatError as error:
+        raise located(error, f"{where}: unit {key!r:.80}") from error
 
 
 def _no_tensor(row: int) -> TensorMemory:

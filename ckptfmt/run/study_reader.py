@@ -14,6 +14,7 @@ from ckptfmt.checkpoint.verify import Finding
 from ckptfmt.disk.paths import join
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointNotFoundError, FormatError
+from ckptfmt.format.rules import located
 from ckptfmt.run.journal_reader import read_journal, verify_journal
 from ckptfmt.run.study_ledger import StudyLedger, StudyRow, TrialRow
 from ckptfmt.run.study_records import ATTRIBUTE_OPS, COMPLETE, MAXIMIZE, MINIMIZE, STATE_NAMES, Record, check_record, settled
@@ -205,10 +206,17 @@ def _verify_record(ledger: StudyLedger, record: Record, where: str, path: str, *
     try:
         ledger.add(record, where, is_shared=is_shared)
         for tree in _attributes_of(record):
-            outline_state(tree, _no_tensor)
+            _check_attribute(tree, where)
     except FormatError as error:
         return [_finding(error, path)]
     return []
+
+
+def _check_attribute(tree: Any, where: str) -> None:
+    try:
+        outline_state(tree, _no_tensor)
+    except FormatError as error:
+        raise located(error, where) from error
 
 
 def _attributes_of(record: Record) -> list[Any]:
