@@ -20,6 +20,13 @@ import numpy as np
 from tests.conformance.vector_kit import readable
 
 
+class Point:
+    """An application's own type, for the vector with a registered one."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+
 def described(state):
     """Return a loaded state in readable form; tensors that share memory have the same `memory`, a number from 0."""
     ranges = []
@@ -63,6 +70,8 @@ def _packed(value):
         return {key: _packed(item) for key, item in value.items()} if is_plain else {"$dict": _pairs(value)}
     if kind in _TAGGED:
         return _TAGGED[kind](value)
+    if kind is Point:
+        return {"$registered": ["vector.point", vars(value)]}
     if isinstance(value, PurePath):
         return {"$path": ["posix" if "Pure" not in kind.__name__ else "pure_posix", str(value)]}
     library = kind.__module__.partition(".")[0]
