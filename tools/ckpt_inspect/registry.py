@@ -83,6 +83,12 @@ def _salvage() -> CommandModule:
     return salvage
 
 
+def _doctor() -> CommandModule:
+    from ckpt_inspect.commands import doctor
+
+    return doctor
+
+
 COMMANDS = (
     Command("inspect", ("ls",), "PATH", "what is in a checkpoint, a run or a .safetensors file", _inspect),
     Command("verify", ("check",), "PATH...", "check every byte; name the damaged file and tensor", _verify),
@@ -92,6 +98,7 @@ COMMANDS = (
     Command("diff", (), "A B", "what differs between two checkpoints", _diff),
     Command("salvage", (), "PATH", "go on with the sound records of damaged journals", _salvage),
     Command("convert", ("export",), "SRC DST", "results of a run, or tensors, in common formats", _convert),
+    Command("doctor", (), "DIR", "what a file system can promise", _doctor),
 )
 
 
