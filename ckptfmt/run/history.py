@@ -120,15 +120,25 @@ class History:
             return []
 
 
+class HistoryRows:
+    """What records of a history come to, by step. Attribute: `rows`, in the order in which their steps first came."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, Any]] = {}
+
+    def add(self, records: Iterable[Any]) -> None:
+        """Replay records: later ones win, a branch forgets what came after it. Unknown records are of a newer version and ignored."""
+        for record in records:
+            if not isinstance(record, dict):
+                continue
+            step, metrics, branch = record.get("step"), record.get("metrics"), record.get("branch")
+            if type(branch) is int:
+                self.rows = {known: row for known, row in self.rows.items() if known <= branch}
+            elif type(step) is int and isinstance(metrics, dict):
+                self.rows[step] = {**self.rows.get(step, {}), "step": step, "created_at_utc": record.get("created_at_utc"), **metrics}
+
+
 def _fold(records: Iterable[Any]) -> dict[int, dict[str, Any]]:
-    """Replay records: later ones win, a branch forgets what came after it. Unknown records are of a newer version and ignored."""
-    rows: dict[int, dict[str, Any]] = {}
-    for record in records:
-        if not isinstance(record, dict):
-            continue
-        step, metrics, branch = record.get("step"), record.get("metrics"), record.get("branch")
-        if type(branch) is int:
-            rows = {known: row for known, row in rows.items() if known <= branch}
-        elif type(step) is int and isinstance(metrics, dict):
-            rows[step] = {**rows.get(step, {}), "step": step, "created_at_utc": record.get("created_at_utc"), **metrics}
-    return rows
+    folded = HistoryRows()
+    folded.add(records)
+    return folded.rows

@@ -77,8 +77,8 @@ def thinned(points: Sequence[Point], steps: Range, column_count: int) -> list[Po
     return kept
 
 
-def plot_lines(points: Sequence[Point], width: int, *, is_ascii: bool) -> list[str]:
-    """Return a chart of `PLOT_ROWS` rows, its axis and the steps below; [] if no point is finite."""
+def plot_lines(points: Sequence[Point], width: int, *, is_ascii: bool, row_count: int = PLOT_ROWS) -> list[str]:
+    """Return a chart of `row_count` rows, at least three, its axis and the steps below; [] if no point is finite."""
     finite = [(step, value) for step, value in points if math.isfinite(value)]
     if not finite:
         return []
@@ -86,11 +86,11 @@ def plot_lines(points: Sequence[Point], width: int, *, is_ascii: bool) -> list[s
     labels = [short_number(value) for value in (values.high, values.middle(), values.low)]
     label_width = max(map(len, labels))
     column_count = max(width - label_width - 2, _MIN_COLUMNS)
-    canvas = _Canvas(column_count, is_ascii=is_ascii)
+    canvas = _Canvas(column_count, row_count, is_ascii=is_ascii)
     for part in stretches(points):
         canvas.draw([(steps.at(step), values.at(value)) for step, value in thinned(part, steps, canvas.dot_columns)])
     tick, bar = ("+", "|") if is_ascii else ("┤", "│")
-    by_row = dict(zip((0, (PLOT_ROWS - 1) // 2, PLOT_ROWS - 1), labels, strict=True))
+    by_row = dict(zip((0, (row_count - 1) // 2, row_count - 1), labels, strict=True))
     lines = [f"{by_row.get(row, ''):>{label_width}} {tick if row in by_row else bar}{text}" for row, text in enumerate(canvas.rows())]
     corner, edge = ("+", "-") if is_ascii else ("└", "─")
     lines.append(f"{'':{label_width}} {corner}{edge * column_count}")
@@ -108,11 +108,11 @@ def _step_title(ends: Sequence[str], width: int) -> str:
 class _Canvas:
     """Dots, eight to a character in braille, one in ASCII; (0, 0) is the lower left corner, (1, 1) the upper right one."""
 
-    def __init__(self, column_count: int, *, is_ascii: bool) -> None:
+    def __init__(self, column_count: int, row_count: int, *, is_ascii: bool) -> None:
         self._is_ascii = is_ascii
         self.dot_columns = column_count if is_ascii else 2 * column_count
-        self._dot_rows = PLOT_ROWS if is_ascii else 4 * PLOT_ROWS
-        self._cells = [[0] * column_count for _ in range(PLOT_ROWS)]
+        self._dot_rows = row_count if is_ascii else 4 * row_count
+        self._cells = [[0] * column_count for _ in range(row_count)]
 
     def draw(self, line: Sequence[tuple[float, float]]) -> None:
         """Draw a line through points; one alone is a dot."""

@@ -56,7 +56,13 @@ class Screen:
 
         ASCII only, so that no name can act on a terminal; and as a whole, so that a failure leaves no half of one.
         """
-        indent = 2 if self.stream.isatty() else None
+        self._write_json(document, indent=2 if self.stream.isatty() else None)
+
+    def write_line_document(self, document: Mapping[str, Any]) -> None:
+        """Write one of several JSON documents, each on a line; `message_type` says what it is about."""
+        self._write_json(document, indent=None)
+
+    def _write_json(self, document: Mapping[str, Any], *, indent: int | None) -> None:
         text = json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=indent, ensure_ascii=True, allow_nan=False)
         self.stream.write(text + "\n")
 

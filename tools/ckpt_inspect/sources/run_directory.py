@@ -75,13 +75,14 @@ class RunDirectory:
 
 def read_run(path: str) -> RunDirectory:
     """List the checkpoints of a run; damaged ones are part of the list."""
-    checkpoints = [_listed(step, step_path) for step, step_path in step_directories(path)]
+    checkpoints = [list_checkpoint(step, step_path) for step, step_path in step_directories(path)]
     progress = [read_progress(found) for found in work_directories(path, PROGRESS_NAME)]
     studies = [read_studies(found) for found in work_directories(path, STUDIES_NAME)]
     return RunDirectory(path, checkpoints, journal_directories(path), aside_names(path), find_writer(path), progress, studies)
 
 
-def _listed(step: int, path: str) -> ListedCheckpoint:
+def list_checkpoint(step: int, path: str) -> ListedCheckpoint:
+    """Read what a list shows of one step; that it is damaged is part of it."""
     try:
         manifest = read_manifest_of(path)
         files = stored_files(path, manifest)

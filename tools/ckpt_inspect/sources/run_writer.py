@@ -33,7 +33,7 @@ class RunWriter:
 
 def find_writer(path: str) -> RunWriter | None:
     """Return the process that is writing to a run, None where there is none."""
-    writer = _find_note(os.path.join(path, _NOTE_NAME))
+    writer = find_last_writer(path)
     if writer is None or sys.platform == "win32":
         return None
     try:
@@ -54,6 +54,11 @@ def is_locked(path: str) -> bool:
         return _is_held(path) if held is None else held
     except OSError:
         return False
+
+
+def find_last_writer(path: str) -> RunWriter | None:
+    """Return the process that wrote to a run last, whether it still does or has ended."""
+    return _find_note(os.path.join(path, _NOTE_NAME))
 
 
 def _find_note(path: str) -> RunWriter | None:
