@@ -12,7 +12,7 @@ from ckpt_inspect.output.exit_status import COULD_NOT_RUN, FINE
 from ckpt_inspect.output.messages import PROGRAM, report_error
 from ckpt_inspect.output.screen import standard_screen
 from ckpt_inspect.output.visible import visible
-from ckpt_inspect.registry import Command
+from ckpt_inspect.registry import COMMANDS, Command
 
 
 class _Parser(ArgumentParser):
@@ -36,6 +36,8 @@ def run_command(command: Command, words: Sequence[str]) -> int:
     )
     module.add_arguments(parser)
     _add_global_arguments(parser)
+    # For those that tell about the others: a command cannot import the registry that imports it.
+    parser.set_defaults(commands=COMMANDS)
     try:
         arguments = parser.parse_args(words)
     except SystemExit as exited:

@@ -83,6 +83,12 @@ def _salvage() -> CommandModule:
     return salvage
 
 
+def _report() -> CommandModule:
+    from ckpt_inspect.commands import report
+
+    return report
+
+
 def _watch() -> CommandModule:
     from ckpt_inspect.commands import watch
 
@@ -104,6 +110,7 @@ COMMANDS = (
     Command("diff", (), "A B", "what differs between two checkpoints", _diff),
     Command("salvage", (), "PATH", "go on with the sound records of damaged journals", _salvage),
     Command("convert", ("export",), "SRC DST", "results of a run, or tensors, in common formats", _convert),
+    Command("report", (), "RUN -o FILE", "a run on one page, to mail, archive and print", _report),
     Command("watch", ("top",), "RUN", "a run while it goes on", _watch),
     Command("doctor", (), "DIR", "what a file system can promise", _doctor),
 )

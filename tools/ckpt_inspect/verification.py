@@ -95,6 +95,20 @@ def verify_paths(given: Sequence[str], level: str, rules_that_fail: Sequence[str
     return outcome.status
 
 
+def verify_run(path: str, level: str, *, has_bar: bool) -> tuple[list[Verified], list[tuple[str, str]]]:
+    """Verify everything in a run; return what was found, and (path, message) of what could not be verified."""
+    results, failures = [], []
+    subjects = list(_subjects_of_run(path))
+    with ByteProgress(total_bytes=_total_bytes([subject.path for subject in subjects]) if has_bar else 0, is_wanted=has_bar) as progress:
+        for subject in subjects:
+            progress.label(subject.path)
+            try:
+                results.append(_verify(subject, level, (), progress))
+            except (CheckpointError, OSError) as error:
+                failures.append((subject.path, message_of(error)))
+    return results, failures
+
+
 def _subjects(paths: Sequence[str], outcome: _Outcome) -> Iterator[_Subject]:
     """Yield the checkpoints, progress, studies and journals that the arguments name."""
     for path in map(without_segment, paths):

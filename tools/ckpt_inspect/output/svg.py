@@ -73,9 +73,9 @@ def _panel(name: str, note: str, points: Sequence[Point]) -> Iterator[str]:
     if not finite:
         yield f'<text class="note" x="{_LEFT}" y="60">no value is a finite number</text>'
         return
-    values, value_ticks = _with_ticks(range_of(finite))
-    steps, step_ticks = _with_ticks(range_of([step for step, _ in points]), is_fitted=True)
-    x_of, y_of = _scale(steps, _LEFT, _WIDTH - _RIGHT), _scale(values, _PANEL_HEIGHT - _BOTTOM, _TOP)
+    values, value_ticks = with_ticks(range_of(finite))
+    steps, step_ticks = with_ticks(range_of([step for step, _ in points]), is_fitted=True)
+    x_of, y_of = scale(steps, _LEFT, _WIDTH - _RIGHT), scale(values, _PANEL_HEIGHT - _BOTTOM, _TOP)
     for tick in value_ticks:
         y = y_of(tick)
         yield f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}"/>'
@@ -95,12 +95,12 @@ def _drawn(line: Sequence[tuple[float, float]]) -> str:
     return f'<polyline class="line" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in line)}"/>'
 
 
-def _scale(values: Range, begin: float, end: float) -> Callable[[float], float]:
+def scale(values: Range, begin: float, end: float) -> Callable[[float], float]:
     """Return the function from a value to its place in pixels."""
     return lambda value: begin + (end - begin) * values.at(value)
 
 
-def _with_ticks(values: Range, *, is_fitted: bool = False) -> tuple[Range, list[float]]:
+def with_ticks(values: Range, *, is_fitted: bool = False) -> tuple[Range, list[float]]:
     """Return round numbers within a range, about five; without `is_fitted` the range grows to the next ones."""
     distance = values.high - values.low
     if not math.isfinite(distance) or not distance / _TICKS:

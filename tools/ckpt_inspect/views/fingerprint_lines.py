@@ -18,7 +18,7 @@ _MAX_VALUE = 500
 
 def fingerprint_lines(fingerprint: Mapping[str, Any], screen: Screen) -> list[str]:
     """Return the lines of any JSON object; the fields of one that `Fingerprint` made are shown by their values."""
-    fields = dict(_fields(fingerprint))
+    fields = dict(fingerprint_fields(fingerprint))
     if screen.verbosity:
         return labelled(list(fields.items()), screen)
     parts: dict[str, list[str]] = {}
@@ -29,7 +29,8 @@ def fingerprint_lines(fingerprint: Mapping[str, Any], screen: Screen) -> list[st
     return labelled([(head, ", ".join(members)) for head, members in parts.items()], screen)
 
 
-def _fields(fingerprint: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def fingerprint_fields(fingerprint: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each field with its value as text."""
     try:
         document = decode_document(fingerprint, where="fingerprint")
     except FormatError:

@@ -44,13 +44,14 @@ def marks_of(checkpoints: Sequence[ListedCheckpoint]) -> Marks:
                 values.setdefault(name, []).append((value, listed.step))
     extremes = {}
     for name, measured in values.items():
-        word = _word_for(name)
+        word = word_for(name)
         if word and len({value for value, _ in measured}) > 1:
             sign = 1 if word == "highest" else -1
             extremes[name] = (word, max((sign * value, step) for value, step in measured)[1])
     return Marks(sound[-1].step if sound else None, extremes)
 
 
-def _word_for(name: str) -> str:
+def word_for(name: str) -> str:
+    """Return "lowest" or "highest" where the name of a metric says which end is good, else nothing."""
     words = set(_WORD.findall(name.lower()))
     return "lowest" if words & _LOW else "highest" if words & _HIGH else ""

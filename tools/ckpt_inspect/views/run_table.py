@@ -53,7 +53,7 @@ def _laid_out(run: RunDirectory, screen: Screen) -> tuple[Table, Sequence[Sequen
     plain = [_plain_cells(checkpoint, has_unique=has_shared) for checkpoint in listed]
     newest = [(_NEWEST if checkpoint.step == marks.newest else "",) for checkpoint in listed]
     room = screen.cut_width - sum(Table(heads, plain, None).widths) - len(GAP) * len(heads) - len(_NEWEST)
-    names = _metric_names(listed)
+    names = metric_names(listed)
     measured = [_metric_cells(name, listed, marks) for name in names]
     titles = [cut_end(visible(name), _MAX_METRIC_NAME) + (" " if name in marks.extremes else "") for name in names]
     count = fitting_count(zip(titles, measured, strict=True), room)
@@ -129,7 +129,7 @@ def _line(listed: ListedCheckpoint, row: Sequence[str], table: Table, screen: Sc
     yield color(step + GAP + cut_end(f"{listed.status}: {visible(listed.problem)}", room))
 
 
-def _metric_names(checkpoints: Sequence[ListedCheckpoint]) -> list[str]:
+def metric_names(checkpoints: Sequence[ListedCheckpoint]) -> list[str]:
     """Return the names of all metrics, those first that are not the same everywhere."""
     values: dict[str, set[str]] = {}
     for listed in checkpoints:

@@ -29,7 +29,7 @@ _AROUND_CHART = 4
 _LEAST_ROWS = 5
 _UNLIMITED = 10**9
 _IDLE_SECONDS, _IDLE_UNITS = 60, 20
-_LAST_TIME = 2.0**37
+LAST_TIME = 2.0**37
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _facts(snapshot: Snapshot, wanted: Wanted, screen: Screen) -> Iterator[tuple
         yield "begun", f"{utc_text(snapshot.begun_at)} UTC, {age_text(snapshot.begun_at, now)}", plain
     logged = snapshot.logged
     if logged:
-        rate = f", {_rate_text(logged.steps_per_second)} steps/s" if logged.steps_per_second and snapshot.writer else ""
+        rate = f", {rate_text(logged.steps_per_second)} steps/s" if logged.steps_per_second and snapshot.writer else ""
         yield "logged", [f"step {logged.step:,}{_ago(logged.at, now)}{rate}", *metric_texts(logged.metrics)], plain
     left = _left_text(snapshot, wanted)
     if left:
@@ -158,7 +158,8 @@ def _ago(at: datetime | None, now: datetime) -> str:
     return f", {age_text(at, now)}" if at else ""
 
 
-def _rate_text(per_second: float) -> str:
+def rate_text(per_second: float) -> str:
+    """Return a rate with three digits."""
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
@@ -237,9 +238,9 @@ def _speed_text(progress: WatchedProgress, now: datetime) -> str:
         return failed
     if rate is None or now.timestamp() - progress.last_at > max(_IDLE_SECONDS, _IDLE_UNITS / rate):
         # A time that no calendar has is damage that checksums do not see.
-        return f", last {age_text(datetime.fromtimestamp(min(progress.last_at, _LAST_TIME), UTC), now)}{failed}"
+        return f", last {age_text(datetime.fromtimestamp(min(progress.last_at, LAST_TIME), UTC), now)}{failed}"
     left = f", {duration_text(progress.eta_seconds)} left" if progress.eta_seconds else ""
-    return f", {_rate_text(rate)}/s{left}{failed}"
+    return f", {rate_text(rate)}/s{left}{failed}"
 
 
 def snapshot_document(snapshot: Snapshot, wanted: Wanted) -> dict[str, Any]:
