@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import sys
 import traceback
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
-from typing import NoReturn
 
+from ckpt_inspect.command import Command, make_parser
 from ckpt_inspect.output.exit_status import COULD_NOT_RUN, FINE
 from ckpt_inspect.output.messages import PROGRAM, report_error
 from ckpt_inspect.output.screen import standard_screen
 from ckpt_inspect.output.visible import visible
-from ckpt_inspect.registry import COMMANDS, Command
-
-
-class _Parser(ArgumentParser):
-    """A parser whose messages are safe to print: what is wrong may be a file name that a glob has put there."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        report_error(message)
-        self.exit(COULD_NOT_RUN)
+from ckpt_inspect.registry import COMMANDS
 
 
 def run_command(command: Command, words: Sequence[str]) -> int:
     """Run a command with the words of the command line that are its own, and return the exit status."""
-    module = command.load()
-    parser = _Parser(
-        prog=f"{PROGRAM} {command.name}",
-        description=module.DESCRIPTION,
-        epilog=module.EXAMPLES,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    module.add_arguments(parser)
-    _add_global_arguments(parser)
+    module, parser = command.load(), make_parser(command)
     # For those that tell about the others: a command cannot import the registry that imports it.
     parser.set_defaults(commands=COMMANDS)
     try:
@@ -50,14 +32,6 @@ def run_command(command: Command, words: Sequence[str]) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - the one place where any failure becomes a message and never the status of a finding
         return _report(error, arguments)
-
-
-def _add_global_arguments(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("options of every command")
-    group.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    group.add_argument("-q", "--quiet", action="store_true", help="nothing but errors: the exit status tells")
-    group.add_argument("-v", "--verbose", action="count", default=0, help="exact sizes, whole digests, long lists in full")
-    group.add_argument("--debug", action="store_true", help="errors with their traceback")
 
 
 def _report(error: Exception, arguments: Namespace) -> int:

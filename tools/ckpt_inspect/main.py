@@ -10,8 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ckpt_inspect.command import Command
 from ckpt_inspect.output.exit_status import COULD_NOT_RUN, FINE, INTERRUPTED, PIPE_CLOSED
-from ckpt_inspect.registry import COMMANDS, Command, find_command
+from ckpt_inspect.registry import COMMANDS, find_command
 
 _GLOBAL_FLAGS = ("--json", "-q", "--quiet", "-v", "-vv", "--verbose", "--debug")
 

@@ -5,34 +5,7 @@ A new command is one file in `commands/` and one entry here.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
-
-from ckpt_inspect.output.screen import Screen
-
-
-class CommandModule(Protocol):
-    """What a file in `commands/` offers."""
-
-    DESCRIPTION: str
-    EXAMPLES: str
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the command's own arguments."""
-
-    def run(self, arguments: Namespace, screen: Screen) -> int:
-        """Do it, and return the exit status."""
-
-
-class Command(NamedTuple):
-    """A command as the overview shows it."""
-
-    name: str
-    synonyms: tuple[str, ...]
-    operands: str
-    summary: str
-    load: Callable[[], CommandModule]
+from ckpt_inspect.command import Command, CommandModule
 
 
 def _inspect() -> CommandModule:
@@ -95,6 +68,12 @@ def _watch() -> CommandModule:
     return watch
 
 
+def _completion() -> CommandModule:
+    from ckpt_inspect.commands import completion
+
+    return completion
+
+
 def _doctor() -> CommandModule:
     from ckpt_inspect.commands import doctor
 
@@ -113,6 +92,7 @@ COMMANDS = (
     Command("report", (), "RUN -o FILE", "a run on one page, to mail, archive and print", _report),
     Command("watch", ("top",), "RUN", "a run while it goes on", _watch),
     Command("doctor", (), "DIR", "what a file system can promise", _doctor),
+    Command("completion", (), "SHELL", "completion of commands and options by TAB", _completion),
 )
 
 
