@@ -83,7 +83,7 @@ def test_the_page_tells_where_the_run_stands(run_path, report):
 def test_every_section_has_its_facts(run_path, report):
     page = check_is_inert(report(run_path))
 
-    assert "Sound: 4 of 4 checkpoints, 3 of 3 journals; checked was all but the tensors' data." in page.text
+    assert "Sound: 4 of 4 checkpoints, 2 of 2 progresses, 1 of 1 journal; checked was all but the tensors' data." in page.text
     assert "lowest val.loss" in page.text
     assert "40 %" in page.text
     assert ", 4 of 10 done" in page.text

@@ -55,11 +55,10 @@ def colour_class(index: int) -> str:
     return f"s{index % _COLOURS}"
 
 
-def drawing(chart: Chart, *, is_log: bool) -> Markup:
-    """Return the chart as SVG."""
+def drawing(chart: Chart, *, is_log: bool, class_: str = "plot") -> Markup:
+    """Return the chart as SVG. Both drawings of one chart need classes that tell them apart."""
     shown = [_transformed(series.points) if is_log else list(series.points) for series in chart.series]
     finite = [value for points in shown for _, value in points if math.isfinite(value)]
-    class_ = "plot log" if is_log else "plot linear" if chart.has_log else "plot"
     label = f"{chart.title}, {'logarithmic' if is_log else 'linear'} scale"
     if not finite:
         nothing = element("text", "no value is a finite number", x=WIDTH / 2, y=HEIGHT / 2, text_anchor="middle")

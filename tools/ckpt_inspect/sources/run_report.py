@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ckpt_inspect.output.units import parse_utc
+from ckpt_inspect.sources.location import STUDIES_NAME, work_directories
 from ckpt_inspect.sources.run_directory import ListedCheckpoint, RunDirectory, read_run
 from ckpt_inspect.sources.run_history import RunHistory, read_history
 from ckpt_inspect.sources.run_watch import RunWatch, Snapshot
+from ckpt_inspect.sources.work import FoundStudies, read_studies
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import CheckpointError
 from ckptfmt.run.run_file import find_run_file
 
+_ALL_TRIALS = 10**9
+
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """A run at `now`. `given_path` is how it was named, `path` the absolute path."""
+    """A run at `now`. `given_path` is how it was named, `path` the absolute path; of `studies` every trial is known."""
 
     now: datetime
     given_path: str
@@ -28,6 +32,7 @@ class RunReport:
     history: RunHistory
     snapshot: Snapshot
     fingerprint: Mapping[str, Any] | None
+    studies: Sequence[FoundStudies]
 
 
 def find_run_report(path: str, now: datetime) -> RunReport | None:
@@ -37,7 +42,8 @@ def find_run_report(path: str, now: datetime) -> RunReport | None:
     if snapshot is None:
         return None
     run = read_run(path)
-    return RunReport(now, path, os.path.abspath(path), run, read_history(path), snapshot, _fingerprint_of(path, run))
+    studies = [read_studies(found, last_count=_ALL_TRIALS) for found in work_directories(path, STUDIES_NAME)]
+    return RunReport(now, path, os.path.abspath(path), run, read_history(path), snapshot, _fingerprint_of(path, run), studies)
 
 
 def _fingerprint_of(path: str, run: RunDirectory) -> Mapping[str, Any] | None:

@@ -19,9 +19,10 @@ from typing import Any
 
 from ckpt_inspect.output.plot import Point, range_of, thinned
 from ckpt_inspect.output.units import parse_utc
-from ckpt_inspect.sources.location import step_directories
+from ckpt_inspect.sources.location import STUDIES_NAME, step_directories, work_directories
 from ckpt_inspect.sources.run_directory import ListedCheckpoint, RunDirectory, list_checkpoint
 from ckpt_inspect.sources.run_writer import RunWriter, find_last_writer, find_writer
+from ckpt_inspect.sources.work import FoundStudies, read_studies
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, FormatError
 from ckptfmt.run.history import HISTORY_NAME, HistoryRows
@@ -38,6 +39,7 @@ _SETTLED_NS = 2 * 10**9
 
 # Inode and time of change: another one means that something has to be read again.
 _Identity = tuple[int, int]
+_Signature = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Snapshot:
     logged: Logged | None
     pace: Pace | None
     progresses: Sequence[WatchedProgress]
+    studies: Sequence[FoundStudies]
     last_writer: RunWriter | None
     problems: Sequence[str]
 
@@ -102,6 +105,7 @@ class RunWatch:
         self._logged: Logged | None = None
         self._points: dict[str, list[Point]] = {}
         self._progresses: dict[tuple[str, _Identity], ProgressFollower] = {}
+        self._studies: dict[str, tuple[_Signature, FoundStudies]] = {}
         self._begun: tuple[int, datetime | None] | None = None
 
     def __enter__(self) -> RunWatch:
@@ -131,14 +135,14 @@ class RunWatch:
             return None
         problems: list[str] = []
         logged = self._look_at_history(problems)
-        progresses = self._look_at_progresses()
+        progresses, studies = self._look_at_progresses(), self._look_at_studies()
         writer = find_writer(self._path)
         run = RunDirectory(self._path, checkpoints, (), (), writer)
         sound = [listed for listed in checkpoints if listed.problem is None and listed.manifest]
         if begun_at is None and sound and sound[0].manifest:
             begun_at = parse_utc(sound[0].manifest.created_at_utc)
         last_writer = writer or find_last_writer(self._path)
-        return Snapshot(run, begun_at, free_bytes, logged, pace_of(sound), progresses, last_writer, problems)
+        return Snapshot(run, begun_at, free_bytes, logged, pace_of(sound), progresses, studies, last_writer, problems)
 
     def points(self, name: str) -> list[Point]:
         """Return (step, value) of one metric, in the order of the steps; of many points those that a chart shows."""
@@ -216,6 +220,28 @@ class RunWatch:
             self._progresses[key].poll()
             watched.append(_watched(key[0], self._progresses[key]))
         return watched
+
+    def _look_at_studies(self) -> list[FoundStudies]:
+        found = {}
+        for path in work_directories(self._path, STUDIES_NAME):
+            signature = _signature(path)
+            known = self._studies.get(path)
+            with suppress(FileNotFoundError):
+                found[path] = known if known is not None and known[0] == signature else (signature, read_studies(path))
+        self._studies = found
+        return [studies for _, studies in found.values()]
+
+
+def _signature(path: str) -> _Signature:
+    """Return what changes with every record of any journal in a directory, or in the directories in it."""
+    found = []
+    for directory, names, files in os.walk(path):
+        names[:] = [name for name in names if not name.startswith(".")] if directory == path else []
+        for name in files:
+            with suppress(FileNotFoundError):
+                status = os.stat(os.path.join(directory, name))
+                found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 def _find_identity(path: str) -> _Identity | None:

@@ -87,12 +87,14 @@ def _switch(scale: str, *, is_on: bool) -> list[Markup]:
 
 
 def _figure(chart: Chart) -> Markup:
-    drawings = [drawing(chart, is_log=False), *([drawing(chart, is_log=True)] if chart.has_log else [])]
-    return element("figure", element("figcaption", map(_legend, chart.series, range(len(chart.series)))), drawings)
+    both = [drawing(chart, is_log=is_log, class_=f"plot {'log' if is_log else 'linear'}") for is_log in (False, True)]
+    names = [legend(series, index, range_text(series.points)) for index, series in enumerate(chart.series)]
+    return element("figure", element("figcaption", names), both if chart.has_log else drawing(chart, is_log=False))
 
 
-def _legend(series: Series, index: int) -> Markup:
+def legend(series: Series, index: int, remark: str) -> Markup:
+    """Return the name of a series with its colour, and a remark."""
     line = element("line", class_=f"line {colour_class(index)}", x1=0, y1=5, x2=14, y2=5)
     swatch = element("svg", line, class_="swatch", viewBox="0 0 14 10", aria_hidden="true")
     name = element("span", swatch, element("b", short_named(series.name)))
-    return element("div", name, element("span", range_text(series.points)), class_="legend")
+    return element("div", name, element("span", remark), class_="legend")

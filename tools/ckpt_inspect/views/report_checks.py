@@ -13,6 +13,7 @@ from ckpt_inspect.views.findings import Verified
 from ckptfmt.checkpoint.verify import Finding
 
 _SHOWN = 100
+_PLURALS = {"checkpoint": "checkpoints", "progress": "progresses", "study": "studies", "journal": "journals"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,11 @@ def checks_section(checks: Checks, report: RunReport) -> Iterator[Markup]:
         yield element("p", "Nothing was verified for this page.", class_="soft")
         return
     depth = "every byte" if checks.level == "full" else "all but the tensors' data"
-    journals = [verified for verified in checks.results if verified.is_journal]
-    steps = [verified for verified in checks.results if not verified.is_journal]
-    kinds = [(steps, "checkpoint"), (journals, "journal")]
-    words = [f"{sum(one.is_sound for one in found):,} of {count_text(len(found), noun)}" for found, noun in kinds if found]
+    words = []
+    for kind, plural in _PLURALS.items():
+        same = [verified for verified in checks.results if verified.kind == kind]
+        if same:
+            words.append(f"{sum(one.is_sound for one in same):,} of {count_text(len(same), kind, plural)}")
     yield element("p", f"Sound: {', '.join(words)}; checked was {depth}." if words else "There is nothing to verify yet.")
     incomplete = sum(verified.is_incomplete for verified in checks.results)
     if incomplete:

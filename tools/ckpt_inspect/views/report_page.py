@@ -22,6 +22,7 @@ from ckpt_inspect.views.report_checkpoints import checkpoints_section
 from ckpt_inspect.views.report_checks import Checks, checks_section
 from ckpt_inspect.views.report_commands import commands_section
 from ckpt_inspect.views.report_progress import progress_section
+from ckpt_inspect.views.report_studies import studies_section
 from ckpt_inspect.views.run_marks import marks_of
 from ckpt_inspect.views.watch_lines import next_save_at
 from ckptfmt._version import __version__
@@ -58,6 +59,7 @@ def is_report(beginning: bytes) -> bool:
 def _body(report: RunReport, checks: Checks, names: Sequence[str], title: str) -> Iterator[Markup]:
     sections = [
         *charts_section(report),
+        *studies_section(report),
         *progress_section(report),
         *checkpoints_section(report, checks),
         *checks_section(checks, report),

@@ -11,7 +11,17 @@ from ckpt_inspect.output.units import duration_text, size_text
 from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.run_watch import Snapshot, WatchedProgress
 from ckpt_inspect.views.bar import percent_text
-from ckpt_inspect.views.watch_lines import listed_document, logged_document, metric_texts, progress_document, sound_of, writer_document
+from ckpt_inspect.views.study_lines import study_text
+from ckpt_inspect.views.watch_lines import (
+    listed_document,
+    logged_document,
+    metric_texts,
+    progress_document,
+    sound_of,
+    studies_of,
+    study_document,
+    writer_document,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,10 @@ def changes_between(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     for progress in after.progresses:
         if known.get(progress.name) != (progress.done, progress.failed, progress.total, progress.problem):
             yield Change("progress", _progress_text(progress), progress_document(progress))
+    studies = studies_of(before)
+    for name, study in studies_of(after).items():
+        if studies.get(name) != study:
+            yield Change("study", f"{visible(name)}: {study_text(study)}", study_document(name, study))
     for problem in after.problems:
         if problem not in before.problems:
             yield Change("problem", visible(problem), {"message": problem})

@@ -18,8 +18,10 @@ from ckpt_inspect.sources.run_watch import Snapshot, WatchedProgress
 from ckpt_inspect.views.bar import bar, percent_text
 from ckpt_inspect.views.json_values import metrics_document
 from ckpt_inspect.views.run_marks import marks_of
+from ckpt_inspect.views.study_lines import study_text, summary_document
 from ckptfmt.run.retention import rank_by_metric
 from ckptfmt.run.steps import StepEntry
+from ckptfmt.run.study_reader import StudySummary
 
 _LABEL = len("next save")
 _BAR = 20
@@ -63,6 +65,15 @@ def best_of(snapshot: Snapshot, wanted: Wanted) -> Best | None:
     return None
 
 
+def studies_of(snapshot: Snapshot) -> dict[str, StudySummary]:
+    """Return the studies by the names that tell them apart: that of their directory, and their own where a directory has several."""
+    return {
+        os.path.basename(found.path) + (f"/{study.name}" if len(found.studies) > 1 else ""): study
+        for found in snapshot.studies
+        for study in found.studies
+    }
+
+
 def sound_of(snapshot: Snapshot) -> list[ListedCheckpoint]:
     """Return the checkpoints that are whole, in the order of their steps."""
     return [listed for listed in snapshot.run.checkpoints if listed.problem is None]
@@ -100,11 +111,16 @@ def _picture(snapshot: Snapshot, wanted: Wanted, screen: Screen) -> Iterator[str
             if columns(shown) + len(GAP) + columns(metric) <= room:
                 shown += GAP + metric
         yield GAP + screen.style.dim(padded(label, _LABEL)) + GAP + color(shown)
-    if snapshot.progresses:
+    studies = studies_of(snapshot)
+    names = [*(progress.name for progress in snapshot.progresses), *studies]
+    width = min(max((columns(visible(name)) for name in names), default=0), _MAX_NAME)
+    if names:
         yield ""
-        width = min(max(columns(visible(progress.name)) for progress in snapshot.progresses), _MAX_NAME)
-        for progress in snapshot.progresses:
-            yield _progress_line(progress, width, screen)
+    for progress in snapshot.progresses:
+        yield _progress_line(progress, width, screen)
+    for name, study in studies.items():
+        shown = padded(cut_middle(visible(name), width), width)
+        yield GAP + screen.style.bold(shown) + GAP + cut_end(study_text(study), screen.cut_width - width - 2 * len(GAP))
 
 
 def _facts(snapshot: Snapshot, wanted: Wanted, screen: Screen) -> Iterator[tuple[str, str | list[str], Any]]:
@@ -134,7 +150,8 @@ def _facts(snapshot: Snapshot, wanted: Wanted, screen: Screen) -> Iterator[tuple
     for listed in snapshot.run.checkpoints:
         if listed.problem is not None and listed.status != "incomplete":
             yield "damaged", f"step {listed.step:,}: {visible(listed.problem)}", screen.style.red
-    for problem in (*snapshot.problems, *(progress.problem for progress in snapshot.progresses if progress.problem)):
+    damage = [found.damage.partition("\n")[0] for found in snapshot.studies if found.damage]
+    for problem in (*snapshot.problems, *(progress.problem for progress in snapshot.progresses if progress.problem), *damage):
         yield "problem", visible(problem), screen.style.red
 
 
@@ -260,6 +277,7 @@ def snapshot_document(snapshot: Snapshot, wanted: Wanted) -> dict[str, Any]:
         "next_save": {"step": expected[0], "expected_at_utc": _utc(expected[1])} if expected else None,
         "logged": logged_document(logged.step, logged.metrics, logged.at, logged.steps_per_second) if logged else None,
         "progress": [progress_document(progress) for progress in snapshot.progresses],
+        "studies": [study_document(name, study) for name, study in studies_of(snapshot).items()],
         "problems": list(snapshot.problems),
     }
 
@@ -302,3 +320,8 @@ def progress_document(progress: WatchedProgress) -> dict[str, Any]:
         "eta_seconds": progress.eta_seconds,
         "problem": progress.problem,
     }
+
+
+def study_document(name: str, study: StudySummary) -> dict[str, Any]:
+    """Return where one study stands; `name` is that of its directory."""
+    return {**summary_document(study), "name": name}
