@@ -158,6 +158,7 @@ def _total_bytes(paths: Sequence[str]) -> int:
 
 def _document(outcome: _Outcome, level: str) -> dict[str, Any]:
     return {
+        "kind": "verify",
         "ok": outcome.status == FINE,
         "level": level,
         "checkpoints": [verified_document(verified) for verified in outcome.results if not verified.is_journal],

@@ -105,7 +105,7 @@ def _show_once(watching: RunWatch, path: str, wanted: Wanted, screen: Screen) ->
         raise CheckpointNotFoundError(f"{path}: no such run", path=path)
     _check_metric(snapshot, wanted)
     if screen.is_json:
-        screen.write_document({"message_type": "status", **snapshot_document(snapshot, wanted)})
+        _tell(screen, screen.now, "status", "", snapshot_document(snapshot, wanted))
     else:
         screen.write_lines(watch_lines(snapshot, wanted, screen, _charts(watching, snapshot, wanted)))
 
