@@ -57,13 +57,8 @@ def metrics(step):
 
 
 def state(step):
-    weights = {
-        "w": np.full(500, step, np.float32),
-        "frozen": np.zeros(9000),
-        "z": np.ones(2, complex),
-        "s": np.array(["a"]),
-        "f": np.asfortranarray(np.ones((2, 3))),
-    }
+    weights = {"w": np.full(500, step, np.float32), "frozen": np.zeros(9000), "z": np.ones(2, complex)}
+    weights |= {"text": np.array(["a"]), "columns": np.asfortranarray(np.ones((2, 3)))}
     return {"model": weights, "epoch": step, "names": ("a", "b"), "options": {"lr": 0.1, "step": step, "tied": weights["w"]}}
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import FrameType
@@ -190,22 +190,21 @@ def _resized() -> Iterator[Callable[[float], None]]:
     if number is None or threading.current_thread() is not threading.main_thread():
         yield time.sleep
         return
-    # A handler may interrupt anything, so it takes no lock, as an event would: it writes a byte.
+    # The system's own part of the handler writes the byte: Python's part might wait until the sleep is over.
     reading, writing = os.pipe()
+    os.set_blocking(reading, False)
     os.set_blocking(writing, False)
 
     def wait(seconds: float) -> None:
         if select.select([reading], [], [], seconds)[0]:
             os.read(reading, 4096)
 
-    def wake(*_: object) -> None:
-        with suppress(BlockingIOError):
-            os.write(writing, b"!")
-
-    before = signal.signal(number, wake)
+    before = signal.signal(number, lambda *_: None)
+    woken_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         yield wait
     finally:
+        signal.set_wakeup_fd(woken_before)
         signal.signal(number, before)
         os.close(reading)
         os.close(writing)
