@@ -1,12 +1,14 @@
 """Draw what a command shows on a terminal of 80 columns as an SVG: the picture in the README.
 
-    python tools/pictures/draw.py build/demo/killed/step-00000500 tools/pictures/inspect.svg
+    python tools/pictures/draw.py tools/pictures/inspect.svg build/demo/killed/step-00000500
+    python tools/pictures/draw.py --lines 27 tools/pictures/watch.svg watch runs/exp1 --once --metric train.loss --mode min
 
 The command runs on a real pseudo-terminal, so the picture has its colours.
 """
 
 from __future__ import annotations
 
+import argparse
 import html
 import os
 import pty
@@ -17,6 +19,8 @@ from pathlib import Path
 COLUMNS = 80
 CHARACTER_WIDTH, LINE_HEIGHT, MARGIN = 8.4, 19, 18
 COLOURS = {"31": "#e06c75", "32": "#98c379", "33": "#e5c07b", "2": "#8b95a7"}
+BLANK = chr(0x2800)
+DOTS = re.compile(f"[{chr(0x2801)}-{chr(0x28FF)}][{BLANK}-{chr(0x28FF)} ]*")
 SGR = re.compile(r"\x1b\[([0-9;]*)m")
 
 
@@ -50,13 +54,21 @@ def spans(line: str) -> str:
     return "".join(parts)
 
 
+def texts(line: str, y: int) -> list[str]:
+    """Return one line; dots of a chart come from another font in most viewers, so their width is set."""
+    match = DOTS.search(line)
+    if match is None:
+        return [f'<text x="{MARGIN}" y="{y}" xml:space="preserve">{spans(line)}</text>']
+    begin, end = match.span()
+    place = f'x="{MARGIN + begin * CHARACTER_WIDTH:.1f}" y="{y}" textLength="{(end - begin) * CHARACTER_WIDTH:.1f}"'
+    dots = f'<text {place} lengthAdjust="spacingAndGlyphs" xml:space="preserve">{match[0].replace(" ", BLANK)}</text>'
+    return [*texts(line[:begin], y), dots]
+
+
 def draw(title: str, lines: list[str]) -> str:
     """Return the picture of a terminal window with these lines."""
     width, height = round(COLUMNS * CHARACTER_WIDTH + 2 * MARGIN), (len(lines) + 2) * LINE_HEIGHT + 2 * MARGIN
-    rows = [
-        f'<text x="{MARGIN}" y="{MARGIN + (number + 3) * LINE_HEIGHT - 6}" xml:space="preserve">{spans(line)}</text>'
-        for number, line in enumerate(lines)
-    ]
+    rows = [text for number, line in enumerate(lines) for text in texts(line, MARGIN + (number + 3) * LINE_HEIGHT - 6)]
     font = "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     prompt = f'<tspan fill="#98c379">$ </tspan>{html.escape(title)}'
@@ -69,10 +81,16 @@ def draw(title: str, lines: list[str]) -> str:
 
 
 def main() -> None:
-    """Draw `ckpt-inspect PATH` into a file."""
-    source, target = sys.argv[1:]
-    lines = shown([sys.executable, "-m", "ckpt_inspect", source])
-    Path(target).write_text(draw("ckpt-inspect " + source.removeprefix("build/demo/killed/"), lines), encoding="utf-8")
+    """Draw what `ckpt-inspect WORD...` shows into a file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lines", type=int, help="draw only so many lines, as a terminal of that height shows")
+    parser.add_argument("target")
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    target, words = arguments.target, arguments.words
+    lines = shown([sys.executable, "-m", "ckpt_inspect", *words])[: arguments.lines]
+    title = " ".join(word.removeprefix("build/demo/killed/") for word in words if word != "--once")
+    Path(target).write_text(draw(f"ckpt-inspect {title}", lines), encoding="utf-8")
 
 
 if __name__ == "__main__":
