@@ -10,7 +10,8 @@ DESCRIPTION = """\
 Show a run while it goes on: who writes, the last and the best checkpoint, when
 the next one is due, sizes, free space, and how far each progress is. Nothing is
 locked; what has not changed is not read again. A run that is not there yet is
-waited for. Where the output is no terminal, each change is a line. Ctrl-C ends."""
+waited for. Where the output is no terminal each change is a line, with --json a
+document on a line. Ctrl-C ends."""
 
 EXAMPLES = """\
 examples:
