@@ -10,6 +10,7 @@ weights at the end do not depend on how often the program was killed.
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def train(directory: Path, step_count: int) -> None:
     model = CharacterTransformer()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=step_count)
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "rng": ckptfmt.Rng()}
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "rng": ckptfmt.Rng()}
 
     config = {"context": CONTEXT, "batch": BATCH, "width": WIDTH, "rate": RATE, "steps": step_count}
     with ckptfmt.Run(directory, fingerprint=ckptfmt.Fingerprint(seed=SEED, config=config)) as run:
