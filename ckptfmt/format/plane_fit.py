@@ -1,0 +1,172 @@
+"""How a tensor is best cut into planes, found out on a sample of it: choices that spec 11.2 leaves to the writer.
+
+Exponents of one tensor span few values: with a base taken off, their top bits are zero, and give room for the first bits of the
+mantissa, which are not quite random either. A plane is coded where a sample of it shrinks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ckptfmt.format.plane_coding import FAST, STORED, encode_plane
+from ckptfmt.format.plane_rows import STEP_BITS, find_columns, find_rows, take_off
+from ckptfmt.format.plane_words import FOLD_BITS, FOLD_NONE, FOLD_ROTATED, FOLD_ZIGZAG, cut_plane, fold, word_type
+
+if TYPE_CHECKING:
+    import numpy
+
+    Words = numpy.ndarray[Any, Any]
+
+MIN_SAMPLE_WORDS, ROW_OF_NONE = 2**13, 2**10
+MIN_FITTED_ROWS, MAX_FITTED_ROWS = 64, 256
+MIN_ROW_LENGTH, MAX_ROW_LENGTH = 64, 2**17
+MARGIN_OCTAVES, MIN_WINDOW_OCTAVES = 2, 48
+WORTH_CODING, WORTH_A_LEVEL = 0.98, 0.97
+LEVELS_TRIED_FROM = 3
+
+# For each float: the bytes of its words, and how many bits stand below the exponent once the sign is the lowest one.
+FLOATS = {
+    "float32": (4, 24),
+    "bfloat16": (2, 8),
+    "float16": (2, 11),
+    "float64": (8, 53),
+    "complex64": (4, 24),
+    "complex32": (2, 11),
+    "complex128": (8, 53),
+}
+INTEGERS = {f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)}
+FLOAT_WIDTHS = {2: (1, 1), 4: (1, 1, 2), 8: (1, 1, 2, 4)}
+BLOCK_BYTES = {1: 2**17, 2: 2**18, 4: 2**19, 8: 2**19}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanePlan:
+    """How one tensor is encoded. `levels` are those of its planes, None where a plane is stored as it is.
+
+    `base` is taken off every word. With a `row_length`, (row + column) << `shift` is too; `columns` are signed bytes, and
+    `centre` is what rows are measured from.
+    """
+
+    word_bytes: int
+    fold: int
+    widths: tuple[int, ...]
+    block_words: int
+    levels: tuple[int | None, ...] = ()
+    base: int = 0
+    spare: int = 0
+    row_length: int = 0
+    shift: int = 0
+    columns: bytes = b""
+    centre: int = 0
+
+    def places(self, spare: int) -> list[tuple[int, int, int]]:
+        """Return for each plane, from the top, its lowest bit, its width in bytes and how many bits of it are spare."""
+        return plane_places(self.word_bytes, self.widths, spare)
+
+
+def plane_places(word_bytes: int, widths: tuple[int, ...], spare: int) -> list[tuple[int, int, int]]:
+    """Return for each plane, from the top, its lowest bit, its width in bytes and its spare bits. Spec 11.2."""
+    places, bit = [], 8 * word_bytes - spare
+    for index, width in enumerate(widths):
+        given_up = spare if index == 1 else 0
+        bit -= 8 * width - given_up
+        places.append((bit, width, given_up))
+    return places
+
+
+def take_sample(raw: memoryview, dtype: str, shape: tuple[int, ...]) -> Words:
+    """Return rows from all over a tensor's bytes, as words: what `plan_planes` looks at."""
+    import numpy
+
+    word_bytes = _word_bytes(dtype)
+    words = numpy.frombuffer(raw, word_type(word_bytes), len(raw) // word_bytes)
+    length = _row_length(dtype, shape) or min(ROW_OF_NONE, max(1, len(words)))
+    rows = words[: len(words) // length * length].reshape(-1, length)
+    wanted = max(MIN_SAMPLE_WORDS // length, min(max(len(rows) // 8, MIN_FITTED_ROWS), MAX_FITTED_ROWS) if len(shape) > 1 else 1, 1)
+    return rows[:: max(1, len(rows) // wanted)]
+
+
+def plan_planes(sample: Words, dtype: str, shape: tuple[int, ...], size_bytes: int, *, level: int) -> PlanePlan:
+    """Plan the encoding of a tensor of an element type of spec 9.2 from a sample of it."""
+    import numpy
+
+    word_bytes = _word_bytes(dtype)
+    if dtype in FLOATS:
+        folded = fold(sample.ravel(), FOLD_ROTATED, numpy.empty(sample.size, sample.dtype)).reshape(sample.shape)
+        return _plan_floats(folded, dtype, shape, size_bytes, level)
+    words = sample.ravel()[: 4 * MIN_SAMPLE_WORDS]
+    if dtype == "bool" and words.max(initial=0) <= 1:
+        return PlanePlan(1, FOLD_BITS, (1,), BLOCK_BYTES[1] // 8, (level,))
+    # Folded only where both signs occur: planes of counters and indices stay as regular as they are.
+    is_signed = dtype.startswith("int") and word_bytes > 1 and bool((words.view(f"<i{word_bytes}") < 0).any())
+    plan = PlanePlan(word_bytes, FOLD_ZIGZAG if is_signed else FOLD_NONE, (1,) * word_bytes, BLOCK_BYTES[word_bytes] // word_bytes)
+    return _with_levels(plan, fold(words, plan.fold, numpy.empty_like(words)), level)
+
+
+def _word_bytes(dtype: str) -> int:
+    return FLOATS[dtype][0] if dtype in FLOATS else INTEGERS.get(dtype, 1)
+
+
+def _plan_floats(sample: Words, dtype: str, shape: tuple[int, ...], size_bytes: int, level: int) -> PlanePlan:
+    import numpy
+
+    word_bytes, below_exponent = FLOATS[dtype]
+    plan = PlanePlan(word_bytes, FOLD_ROTATED, FLOAT_WIDTHS[word_bytes], BLOCK_BYTES[word_bytes] // word_bytes)
+    row_length = _row_length(dtype, shape)
+    few = sample[:: max(1, len(sample) * sample.shape[1] // (2 * MIN_SAMPLE_WORDS))]
+    if row_length and len(sample) > 1:
+        shift = below_exponent - STEP_BITS
+        found = find_columns(sample, size_bytes // (row_length * word_bytes), shift)
+        if found is not None:
+            columns, centre = found
+            block_words = max(1, plan.block_words // row_length) * row_length
+            plan = replace(plan, row_length=row_length, shift=shift, columns=columns, centre=centre, block_words=block_words)
+            table, few = numpy.frombuffer(columns, numpy.int8), few.copy()
+            take_off(few, find_rows(few, table, centre, shift), table, shift)
+    plan = _with_base(plan, few.ravel(), below_exponent)
+    return _with_levels(plan, few.ravel()[: 2 * MIN_SAMPLE_WORDS] - few.dtype.type(plan.base), level)
+
+
+def _row_length(dtype: str, shape: tuple[int, ...]) -> int:
+    """Return how many words a row has: all dimensions but the first, or the last alone where those are too many; 0 for none."""
+    parts = 2 if dtype.startswith("complex") else 1
+    lengths = (math.prod(shape[1:]) * parts, shape[-1] * parts) if len(shape) > 1 else ()
+    count = math.prod(shape) * parts
+    return next((length for length in lengths if MIN_ROW_LENGTH <= length <= min(MAX_ROW_LENGTH, count // 2)), 0)
+
+
+def _with_base(plan: PlanePlan, words: Words, below_exponent: int) -> PlanePlan:
+    """Choose as base the lowest octave of a window that holds all which occur, and how many top bits are zero above it."""
+    import numpy
+
+    exponent_bits = 8 * plan.word_bytes - below_exponent
+    octaves = 1 << exponent_bits
+    used = numpy.flatnonzero(numpy.bincount((words >> below_exponent).astype(numpy.intp), minlength=octaves))
+    if not len(used):
+        return plan
+    # They lie on a circle; the window ends where the widest gap begins. Smaller numbers are left more room than larger ones.
+    gaps = numpy.diff(used, append=used[0] + octaves)
+    top = int(used[gaps.argmax()]) + MARGIN_OCTAVES
+    needed = max(octaves - int(gaps.max()) + 1 + 2 * MARGIN_OCTAVES, MIN_WINDOW_OCTAVES)
+    spare = next((spare for spare in (4, 2, 1) if octaves >> spare >= needed), 0)
+    if not spare:
+        return plan
+    return replace(plan, spare=spare, base=(top + 1 - (octaves >> spare)) % octaves << below_exponent)
+
+
+def _with_levels(plan: PlanePlan, words: Words, level: int) -> PlanePlan:
+    """Choose how each plane is coded by coding that of a sample of words, ready to be cut."""
+    levels: list[int | None] = []
+    for index, (shift, width, spare) in enumerate(plan.places(plan.spare)):
+        if spare:
+            levels.append(None)
+            continue
+        plane = cut_plane(words, shift, width, 0, f"plane {index}")
+        mode, fast = encode_plane(plane, width, FAST)
+        chosen = FAST if mode != STORED and len(fast) <= WORTH_CODING * len(plane) else None
+        if level >= LEVELS_TRIED_FROM and len(encode_plane(plane, width, level)[1]) < WORTH_A_LEVEL * min(len(fast), len(plane)):
+            chosen = level
+        levels.append(chosen)
+    return replace(plan, levels=tuple(levels))
