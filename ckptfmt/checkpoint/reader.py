@@ -163,6 +163,7 @@ class OpenCheckpoint:
             self.store.check_headers(rows)
             try:
                 self.store.prepare(rows)
+                self.store.decode_rows(rows)
                 return decode_state(tree, self._memory, device=self._device)
             finally:
                 self.store.forget_read()

@@ -1,7 +1,7 @@
-"""One shard, open for reading: its header checked, its slots verified and decoded. Spec 6, 9, 11, 12.
+"""One shard, open for reading: its header checked, its slots verified. Spec 6, 9, 12.
 
 The file is mapped privately once; slots are views of that memory, verified in place and handed out without a copy, or are read
-from the device into memory of their own.
+from the device into memory of their own. Encoded ones are read in pieces, and decoded by slot_decoding.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from ckptfmt.format.digest import digest_of, format_digest, shard_digest, short
 from ckptfmt.format.dtypes import stored_form
 from ckptfmt.format.layout import HEADER_LENGTH_BYTES
 from ckptfmt.format.manifest import ShardEntry
-from ckptfmt.format.metadata import Encoding, Metadata, ShardTable
+from ckptfmt.format.metadata import Metadata, ShardTable
 from ckptfmt.format.rules import violation
 from ckptfmt.format.shard_header import StoredEntry, decode_header, header_size_bytes
-from ckptfmt.format.zstd_frame import decompress_frames
 
 SlotUse = tuple[int, str, tuple[int, ...]]
 
@@ -109,6 +108,18 @@ class ShardFile:
         """Return the stored bytes of a slot, unverified, as part of the private memory."""
         return self.mapped()[self._offsets[slot] : self._offsets[slot + 1]]
 
+    def read_stored(self, slot: int, begin: int, size_bytes: int) -> bytes:
+        """Read some of a slot's stored bytes, unverified, without mapping the file."""
+        data = self._file.read(self._offsets[slot] + begin, size_bytes)
+        if len(data) != size_bytes:
+            where = self._offsets[slot] + begin
+            raise OSError(errno.EIO, f"the file shrank while it was open: {len(data)} of {size_bytes} bytes at {where}", self.where)
+        return data
+
+    def verify_slot(self, slot: int) -> None:
+        """Check the bytes of a slot where they are mapped."""
+        self.check_slot(slot, digest_of(self.stored(slot)))
+
     def check_slot(self, slot: int, actual: bytes) -> None:
         """Check the digest of what was found in a slot."""
         expected = self.table.digest(slot)
@@ -117,21 +128,3 @@ class ShardFile:
             what = f"tensor {key!r} of section {self.entry.section!r}: digest differs"
             advice = "The data of this tensor is damaged; use another copy."
             raise violation("E040", self.where, what, expected=short(expected), found=short(actual), tensor=key, advice=advice)
-
-    def chunk_bytes(self, slot: int, *, verify: bool) -> memoryview:
-        """Return the bytes of the chunk in a slot whose stored bytes have been verified, decoded where they are encoded."""
-        encoding = self.table.encodings.get(slot)
-        if encoding is None:
-            return self.stored(slot)
-        return self._decoded(slot, encoding, verify=verify)
-
-    def _decoded(self, slot: int, encoding: Encoding, *, verify: bool) -> memoryview:
-        data: memoryview = self.stored(slot)
-        key = self.table.keys[slot]
-        for _ in encoding.codecs:
-            data = memoryview(decompress_frames(data, raw_size_bytes=encoding.raw_size_bytes, where=self.where, tensor=key))
-        if len(data) != encoding.raw_size_bytes:
-            raise violation("E045", self.where, f"size of {key!r}", expected=encoding.raw_size_bytes, found=len(data), tensor=key)
-        if verify and digest_of(data) != encoding.raw_digest:
-            raise violation("E045", self.where, f"decoded bytes of {key!r}", expected=short(encoding.raw_digest), tensor=key)
-        return data

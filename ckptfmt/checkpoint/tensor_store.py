@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from ckptfmt.checkpoint.many_slots import decode_slots
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
+from ckptfmt.checkpoint.slot_decoding import SlotDecoder
 from ckptfmt.checkpoint.slot_pass import OnDamage, Progress, Slot, SlotPass
 from ckptfmt.format.metadata import Chunk, Metadata, TensorRow
 from ckptfmt.state.tensors import TensorMemory
@@ -24,6 +26,7 @@ class TensorStore:
         self._verify = verify
         self._verified: set[Slot] = set()
         self._read: dict[Slot, memoryview] = {}
+        self.decoder = SlotDecoder(shards, verify=verify)
 
     def check_headers(self, rows: Iterable[int]) -> None:
         """Check the header of every shard that holds some of these rows."""
@@ -32,20 +35,32 @@ class TensorStore:
             self.shards[shard].check_header(uses[shard], verify=self._verify)
 
     def prepare(self, rows: Iterable[int]) -> None:
-        """Verify every slot of some rows, with all cores; what lies on the device is read into memory, for `memory` to hand out."""
+        """Verify every slot of some rows, with all cores; what lies on the device is read into memory, for `memory` to hand out.
+
+        Encoded slots are verified when they are decoded.
+        """
         slots: set[Slot] = set()
         wanted: set[Slot] = set()
         for number in rows:
             row = self.metadata.tensors[number]
-            places = [(chunk.shard, chunk.slot) for chunk in row.chunks]
+            places = self._plain_slots([number])
             slots.update(places)
-            if _is_whole(row) and places[0][1] not in self.shards[places[0][0]].table.encodings:
+            if _is_whole(row):
                 wanted.update(places)
         self._pass(slots, wanted)
 
+    def decode_rows(self, rows: Iterable[int]) -> None:
+        """Decode what is encoded of some rows, verified, with all cores, for `memory` to hand out."""
+        whole = (self.metadata.tensors[row].chunks[0] for row in rows if _is_whole(self.metadata.tensors[row]))
+        decode_slots(self.decoder, ((chunk.shard, chunk.slot) for chunk in whole))
+
+    def _plain_slots(self, rows: Iterable[int]) -> set[Slot]:
+        slots = {(chunk.shard, chunk.slot) for row in rows for chunk in self.metadata.tensors[row].chunks}
+        return {slot for slot in slots if self.decoder.encoding(slot) is None}
+
     def verify_rows(self, rows: Iterable[int], *, on_bytes: Progress | None = None) -> None:
-        """Verify every slot of some rows where it is mapped, with all cores."""
-        self._pass({(chunk.shard, chunk.slot) for row in rows for chunk in self.metadata.tensors[row].chunks}, (), on_bytes)
+        """Verify every slot of some rows where it is mapped, with all cores; encoded ones are verified when they are decoded."""
+        self._pass(self._plain_slots(rows), (), on_bytes)
 
     def _pass(self, slots: Collection[Slot], wanted: Collection[Slot], on_bytes: Progress | None = None) -> None:
         missing = sorted(slot for slot in slots if slot not in self._verified and slot not in self._read)
@@ -65,13 +80,10 @@ class TensorStore:
         found.run(slots)
         self._verified |= found.sound
 
-    def is_verified(self, shard: int, slot: int) -> bool:
-        """Tell whether the stored bytes of a slot have been found sound."""
-        return (shard, slot) in self._verified
-
     def forget_read(self) -> None:
-        """Let go of memory that was read and not handed out."""
+        """Let go of memory that was read or decoded and not handed out."""
         self._read.clear()
+        self.decoder.kept.clear()
 
     def memory(self, row_index: int) -> TensorMemory:
         """Return one tensor's bytes, verified, in memory that belongs to the caller."""
@@ -82,12 +94,37 @@ class TensorStore:
         else:
             data = memoryview(bytearray(row.size_bytes))
             for chunk in row.chunks:
-                _place(data, self._chunk_bytes(chunk), row, chunk)
+                if (part := _find_contiguous(data, row, chunk)) is not None and self.decoder.encoding((chunk.shard, chunk.slot)):
+                    self.decoder.decode((chunk.shard, chunk.slot), part)
+                else:
+                    _place(data, self._chunk_bytes(chunk), row, chunk)
         return TensorMemory(row.dtype, row.shape, data)
 
     def _chunk_bytes(self, chunk: Chunk) -> memoryview:
-        data = self._read.pop((chunk.shard, chunk.slot), None)
-        return data if data is not None else self.shards[chunk.shard].chunk_bytes(chunk.slot, verify=self._verify)
+        slot = (chunk.shard, chunk.slot)
+        if self.decoder.encoding(slot) is not None:
+            kept = self.decoder.kept.pop(slot, None)
+            return kept if kept is not None else self.decoder.decode(slot)
+        data = self._read.pop(slot, None)
+        return data if data is not None else self.shards[chunk.shard].stored(chunk.slot)
+
+    def rows_memory(self, row_index: int, begin: int, end: int) -> TensorMemory | None:
+        """Return a run of a tensor's first dimension, decoding no more than its blocks; None where it is not encoded as a whole."""
+        row = self.metadata.tensors[row_index]
+        if not _is_whole(row) or not row.shape or self.decoder.encoding((row.chunks[0].shard, row.chunks[0].slot)) is None:
+            return None
+        row_bytes = row.size_bytes // max(1, row.shape[0])
+        data = self.decoder.read_range((row.chunks[0].shard, row.chunks[0].slot), begin * row_bytes, end * row_bytes)
+        return TensorMemory(row.dtype, (end - begin, *row.shape[1:]), data)
+
+
+def _find_contiguous(data: memoryview, row: TensorRow, chunk: Chunk) -> memoryview | None:
+    """Return the part of a tensor's bytes that is a chunk, None where its bytes lie apart."""
+    if chunk.shape[1:] != row.shape[1:] or not row.size_bytes:
+        return None
+    row_bytes = row.size_bytes // row.shape[0] if row.shape else row.size_bytes
+    begin = chunk.offset[0] * row_bytes if row.shape else 0
+    return data[begin : begin + math.prod(chunk.shape[:1]) * row_bytes]
 
 
 def _is_whole(row: TensorRow) -> bool:

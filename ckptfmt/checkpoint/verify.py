@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.many_slots import check_slots
 from ckptfmt.checkpoint.metadata_file import read_metadata
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
 from ckptfmt.checkpoint.tensor_store import TensorStore
@@ -169,13 +171,20 @@ class _Verifier:
         """Hash every slot, stale ones too, and decode what is encoded."""
         slots = [(index, slot) for index in shards for slot in range(len(metadata.shards[index].sizes))]
         store = TensorStore(metadata, shards, verify=True)
-        store.verify_slots(slots, on_bytes=self._count, on_damage=self._fail)
-        for index, slot in slots:
-            if slot in metadata.shards[index].encodings and store.is_verified(index, slot):
-                try:
-                    shards[index].chunk_bytes(slot, verify=True)
-                except FormatError as error:
-                    self._fail(error)
+        encoded = [slot for slot in slots if store.decoder.encoding(slot) is not None]
+        store.verify_slots([slot for slot in slots if store.decoder.encoding(slot) is None], on_bytes=self._count, on_damage=self._fail)
+        lock = Lock()
+
+        def fail(error: FormatError) -> None:
+            with lock:
+                self._fail(error)
+
+        def count(size_bytes: int) -> None:
+            with lock:
+                self._count(size_bytes)
+
+        reachable = [slot for slot in encoded if (source := store.decoder.source(slot)) is None or source[0] in shards]
+        check_slots(store.decoder, reachable, on_bytes=count, on_damage=fail)
 
     def _count(self, size_bytes: int) -> None:
         self.verified_bytes += size_bytes

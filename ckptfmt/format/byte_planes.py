@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ckptfmt.format.plane_coding import ZSTD, decode_plane, encode_plane
+from ckptfmt.format.plane_coding import decode_plane, encode_plane
 from ckptfmt.format.plane_fit import PlanePlan, plan_planes, plane_places, take_sample
 from ckptfmt.format.plane_rows import find_rows, put_back, take_off
 from ckptfmt.format.plane_words import (
@@ -36,7 +36,7 @@ VERSION = 1
 HEAD = struct.Struct("<4s4B8sQQIIB7s")
 ALIGNMENT_BYTES = 16
 BLOCK_ALIGNMENT_BYTES = 8
-MAX_BLOCK_BYTES = 2**20
+MAX_BLOCK_BYTES = 2**19
 MODE_SHIFT = 30
 
 
@@ -99,7 +99,9 @@ def decode_head(data: bytes | memoryview) -> PlanesHead:
     """
     if len(data) < HEAD.size:
         raise ValueError("a planes stream ends in its head")
-    magic, version, word_bytes, kind, plane_count, widths, size, base, block_words, row_length, shift, zeros = HEAD.unpack(data[: HEAD.size])
+    magic, version, word_bytes, kind, plane_count, widths, size, base, block_words, row_length, shift, zeros = HEAD.unpack(
+        data[: HEAD.size]
+    )
     if magic != MAGIC or version != VERSION or zeros != bytes(7):
         raise ValueError("no planes stream of version 1")
     head = PlanesHead(word_bytes, kind, tuple(widths[:plane_count]), size, base, block_words, row_length, shift)
@@ -135,8 +137,7 @@ class PlanesEncoder:
         words = _words_of(raw, plan, count)
         rows = b""
         if plan.row_length or plan.base:
-            if words.base is raw.obj or plan.fold == FOLD_NONE:
-                words = words.copy()
+            words = words.copy() if plan.fold == FOLD_NONE else words
             if plan.row_length:
                 rows = self._take_rows(words)
             numpy.subtract(words, words.dtype.type(plan.base), out=words)
@@ -190,7 +191,9 @@ class PlanesStream:
         self.head = head
         count, planes = head.block_count, len(head.widths)
         if len(columns) != head.head_bytes - HEAD.size or any(columns[head.row_length :]):
-            raise ValueError(f"columns of a planes stream have {len(columns)} bytes, not {head.head_bytes - HEAD.size}, or bytes behind them")
+            raise ValueError(
+                f"columns of a planes stream have {len(columns)} bytes, not {head.head_bytes - HEAD.size}, or bytes behind them"
+            )
         if len(table) != head.table_bytes:
             raise ValueError(f"the table of a planes stream has {len(table)} bytes, not {head.table_bytes}")
         self._columns = numpy.frombuffer(columns, numpy.int8)[: head.row_length]

@@ -6,7 +6,7 @@ import re
 
 FORMAT_NAME = "ckptfmt"
 VERSION = (1, 0)
-KNOWN_FEATURES = frozenset({"codec:zstd"})
+KNOWN_FEATURES = frozenset({"codec:zstd", "codec:planes", "codec:same", "codec:rounded"})
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 2**20

@@ -15,6 +15,7 @@ from typing import Any
 
 from ckptfmt.errors import FormatError, LimitError
 from ckptfmt.format.dtypes import itemsize_bytes
+from ckptfmt.format.encodings import Encoding, OriginalShard, check_sources, checked_encodings, checked_original, pack_encodings
 from ckptfmt.format.layout import (
     DATA_ALIGNMENT_BYTES,
     DIGEST_BYTES,
@@ -27,18 +28,8 @@ from ckptfmt.format.packed import pack, unpack
 from ckptfmt.format.rules import shown, violation
 
 MEMBERS = frozenset({"tree", "tensors", "shards"})
-MAX_DECODED_BYTES = 2**48
 MAX_COMPARED_CHUNKS = 256
 MAX_CORNERS = 2**24
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How the stored bytes of a slot become those of its chunk: codecs as (name, parameters), in decoding order."""
-
-    codecs: tuple[tuple[str, dict[str, Any]], ...]
-    raw_size_bytes: int
-    raw_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +41,7 @@ class ShardTable:
     sizes: Sequence[int]
     digests: bytes
     encodings: dict[int, Encoding] = field(default_factory=dict)
+    original: OriginalShard | None = None
 
     def offsets(self) -> list[int]:
         """Return where each slot begins in the file, and where the last one ends."""
@@ -125,10 +117,9 @@ def _pack_shard(shard: ShardTable) -> dict[str, Any]:
         "digests": shard.digests,
     }
     if shard.encodings:
-        members["encodings"] = [
-            [slot, [[name, parameters] for name, parameters in encoding.codecs], encoding.raw_size_bytes, encoding.raw_digest]
-            for slot, encoding in sorted(shard.encodings.items())
-        ]
+        members["encodings"] = pack_encodings(shard.encodings)
+    if shard.original is not None:
+        members["original"] = [shard.original.name, shard.original.header]
     return members
 
 
@@ -140,6 +131,7 @@ def decode_metadata(raw: bytes, *, where: str) -> Metadata:
     if type(content["shards"]) is not list or type(content["tensors"]) is not list:
         raise violation("E025", where, "tensors and shards are not arrays")
     shards = [_checked_shard(shard, f"{where}: shards[{index}]") for index, shard in enumerate(content["shards"])]
+    check_sources([shard.sizes for shard in shards], [shard.encodings for shard in shards], where)
     tensors = _Rows(shards, where).checked(content["tensors"])
     return Metadata(content["tree"], tensors, shards, tuple(sorted(content.keys() - MEMBERS)))
 
@@ -156,28 +148,8 @@ def _checked_shard(shard: Any, where: str) -> ShardTable:
         raise violation("E025", where, "keys, sizes and digests differ in length")
     if not all(type(size) is int and size >= 0 for size in sizes) or not all(type(key) is str for key in keys):
         raise violation("E025", where, "a key is no string or a size no unsigned integer")
-    return ShardTable(header_size, keys, sizes, digests, _checked_encodings(shard.get("encodings", []), len(sizes), where))
-
-
-def _checked_encodings(rows: Any, slot_count: int, where: str) -> dict[int, Encoding]:
-    encodings: dict[int, Encoding] = {}
-    if type(rows) is not list:
-        raise violation("E025", where, "encodings is not an array")
-    for row in rows:
-        if type(row) is not list or len(row) != 4:
-            raise violation("E025", where, "an encoding is not slot, codecs, raw_size_bytes, raw_digest")
-        slot, codecs, raw_size, raw_digest = row
-        is_sound = type(slot) is int and 0 <= slot < slot_count and slot not in encodings
-        is_sound = is_sound and type(raw_size) is int and 0 <= raw_size < MAX_DECODED_BYTES
-        is_sound = is_sound and type(raw_digest) is bytes and len(raw_digest) == DIGEST_BYTES
-        if not is_sound or type(codecs) is not list or not codecs or not all(map(_is_codec, codecs)):
-            raise violation("E025", where, "an encoding has a wrong slot, codec, size or digest", found=shown(row))
-        encodings[slot] = Encoding(tuple((name, parameters) for name, parameters in codecs), raw_size, raw_digest)
-    return encodings
-
-
-def _is_codec(codec: Any) -> bool:
-    return type(codec) is list and len(codec) == 2 and type(codec[0]) is str and type(codec[1]) is dict
+    encodings = checked_encodings(shard.get("encodings", []), len(sizes), where)
+    return ShardTable(header_size, keys, sizes, digests, encodings, checked_original(shard.get("original"), where))
 
 
 class _Rows:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MIN_SAMPLE_WORDS, ROW_OF_NONE = 2**13, 2**10
 MIN_FITTED_ROWS, MAX_FITTED_ROWS = 64, 256
-MIN_ROW_LENGTH, MAX_ROW_LENGTH = 64, 2**17
+MIN_ROW_LENGTH = 64
 MARGIN_OCTAVES, MIN_WINDOW_OCTAVES = 2, 48
 WORTH_CODING, WORTH_A_LEVEL = 0.98, 0.97
 LEVELS_TRIED_FROM = 3
@@ -133,8 +133,8 @@ def _row_length(dtype: str, shape: tuple[int, ...]) -> int:
     """Return how many words a row has: all dimensions but the first, or the last alone where those are too many; 0 for none."""
     parts = 2 if dtype.startswith("complex") else 1
     lengths = (math.prod(shape[1:]) * parts, shape[-1] * parts) if len(shape) > 1 else ()
-    count = math.prod(shape) * parts
-    return next((length for length in lengths if MIN_ROW_LENGTH <= length <= min(MAX_ROW_LENGTH, count // 2)), 0)
+    count, longest = math.prod(shape) * parts, BLOCK_BYTES[_word_bytes(dtype)] // _word_bytes(dtype)
+    return next((length for length in lengths if MIN_ROW_LENGTH <= length <= min(longest, count // 2)), 0)
 
 
 def _with_base(plan: PlanePlan, words: Words, below_exponent: int) -> PlanePlan:

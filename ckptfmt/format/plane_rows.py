@@ -65,7 +65,8 @@ def _mean(values: Words, axis: int) -> Words:
 def _to_bytes(values: Words) -> Words:
     import numpy
 
-    return numpy.clip(numpy.rint(values), -128, 127).astype(numpy.int8)
+    rounded: Words = numpy.clip(numpy.rint(values), -128, 127).astype(numpy.int8)
+    return rounded
 
 
 def find_rows(words: Words, columns: Words, centre: int, shift: int) -> Words:
@@ -91,4 +92,5 @@ def put_back(words: Words, rows: Words, columns: Words, shift: int) -> None:
 
 
 def _shifted(table: Words, words: Words, shift: int) -> Words:
-    return table.astype(f"<i{words.dtype.itemsize}").view(words.dtype) << words.dtype.type(shift)
+    shifted: Words = table.astype(f"<i{words.dtype.itemsize}").view(words.dtype) << words.dtype.type(shift)
+    return shifted

@@ -50,6 +50,8 @@ TITLES = {
     "E044": "tensor is named twice",
     "E045": "encoded tensor does not decode to what is declared",
     "E046": "codec is used without being required",
+    "E047": "stream of planes is malformed",
+    "E048": "source of a slot without bytes is wrong",
     "E050": "journal segment header is malformed",
     "E051": "segment name and header disagree",
     "E052": "journal version is not supported",

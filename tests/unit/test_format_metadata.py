@@ -50,7 +50,7 @@ def test_an_empty_state_has_an_index_without_rows():
 
 
 def test_encodings_are_kept_in_the_order_of_their_slots():
-    encodings = {1: Encoding((("zstd", {}),), 4, DIGEST), 0: Encoding((("planes", {"n": 4}), ("zstd", {})), 16, DIGEST)}
+    encodings = {1: Encoding((("zstd", {}),), 4, DIGEST), 0: Encoding((("some", {"n": 4}), ("zstd", {})), 16, DIGEST)}
     metadata = Metadata(None, [ROW], [ShardTable(64, ["w", "b"], [9, 7], DIGEST * 2, encodings)])
     assert decoded(metadata) == metadata
 

@@ -1,0 +1,280 @@
+"""Encoded slots as the bytes of their chunks: in pieces, by all cores, verified on the way. Spec 11.
+
+Memory stays bounded: what is decoded passes through a few buffers, or goes at once to where it is wanted. What a file declares is compared
+with the index before anything is allocated for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from ckptfmt.checkpoint.shard_file import ShardFile
+from ckptfmt.checkpoint.stored_bytes import PIECE_BYTES, StoredBytes
+from ckptfmt.disk.aligned import aligned_buffer
+from ckptfmt.errors import FormatError
+from ckptfmt.format.byte_planes import HEAD, PlanesStream, decode_head
+from ckptfmt.format.digest import Hasher, short
+from ckptfmt.format.encodings import PLANES, SAME, Encoding
+from ckptfmt.format.rounding import round_floats
+from ckptfmt.format.rules import violation
+from ckptfmt.format.zstd_frame import decompress_frames
+
+MAX_THREADS = 8
+MANY_PIECES_BYTES = 2 * PIECE_BYTES
+SMALL_BYTES = 2**20
+FLOAT32_BYTES = 4
+
+Place = tuple[int, int]
+
+
+def default_threads() -> int:
+    """Return how many threads decode: the cores there are, up to what memory is bounded for."""
+    return min(os.cpu_count() or 1, MAX_THREADS)
+
+
+class SlotDecoder:
+    """Decodes slots of an open checkpoint's shards. Several threads may use it at once.
+
+    `kept` are chunks that the caller has decoded already: those that are made from others are made from them.
+    """
+
+    def __init__(self, shards: Mapping[int, ShardFile], *, verify: bool) -> None:
+        self.kept: dict[Place, memoryview] = {}
+        self._shards = shards
+        self._verify = verify
+        self._sound: set[Place] = set()
+
+    def encoding(self, place: Place) -> Encoding | None:
+        """Return how a slot is encoded, None where it holds its chunk as it is."""
+        return self._shards[place[0]].table.encodings.get(place[1])
+
+    def stored_size_bytes(self, place: Place) -> int:
+        """Return how many bytes a slot has."""
+        return self._shards[place[0]].table.sizes[place[1]]
+
+    def raw_size_bytes(self, place: Place) -> int:
+        """Return the size of a slot's chunk."""
+        encoding = self.encoding(place)
+        return encoding.raw_size_bytes if encoding else self.stored_size_bytes(place)
+
+    def source(self, place: Place) -> Place | None:
+        """Return the slot from which one is made, None where it has bytes of its own."""
+        encoding = self.encoding(place)
+        return None if encoding is None else encoding.source
+
+    def key(self, place: Place) -> str:
+        """Return the key of a slot, for messages."""
+        return self._shards[place[0]].table.keys[place[1]]
+
+    def decode(self, place: Place, out: memoryview | None = None, *, threads: int | None = None) -> memoryview:
+        """Return a slot's chunk, verified, in memory of its own or in `out`."""
+        target = out if out is not None else self._allocate(place)
+        for _ in self.pieces(place, target, threads=threads):
+            pass
+        return target
+
+    def pieces(self, place: Place, out: memoryview | None = None, *, threads: int | None = None) -> Iterator[memoryview]:
+        """Give a slot's chunk piece by piece, each valid until the next; with `out` they are parts of that. Verified at the end.
+
+        Raises:
+            CorruptError: E040 where its bytes are damaged, E045 or E047 where they do not decode to what is declared.
+        """
+        encoding = self.encoding(place)
+        if encoding is None:
+            yield from _copied(self._stored_pieces(place), out)
+            return
+        hasher = Hasher() if self._verify else None
+        for piece in self._decoded(place, encoding, out, threads or default_threads()):
+            if hasher is not None:
+                hasher.update(piece)
+            yield piece
+        if hasher is not None and hasher.digest() != encoding.raw_digest:
+            raise self.refused("E045", place, f"decoded bytes of {self.key(place)!r}", expected=short(encoding.raw_digest))
+        self._sound.add(place)
+
+    def _decoded(self, place: Place, encoding: Encoding, out: memoryview | None, threads: int) -> Iterator[memoryview]:
+        if encoding.source is not None:
+            kept = self.kept.get(encoding.source)
+            source = _cut(kept) if kept is not None else self.pieces(encoding.source, threads=threads)
+            return _copied(source, out) if encoding.kind == SAME else _rounded(source, encoding.codecs[0][1]["to"], out)
+        if encoding.kind == PLANES:
+            return self._planes(place, encoding, out, threads)
+        return _copied(self._frames(place, encoding), out)
+
+    def _stored_pieces(self, place: Place) -> Iterator[memoryview]:
+        stored = self._stored(place)
+        for end in range(min(PIECE_BYTES, stored.size_bytes), stored.size_bytes + PIECE_BYTES, PIECE_BYTES):
+            yield stored.take(min(end, stored.size_bytes))
+        stored.check()
+        self._sound.add(place)
+
+    def _stored(self, place: Place) -> StoredBytes:
+        return StoredBytes(self._shards[place[0]], place[1], verify=self._verify and place not in self._sound)
+
+    def _frames(self, place: Place, encoding: Encoding) -> Iterator[memoryview]:
+        stored = self._stored(place)
+        data = stored.peek(0, stored.size_bytes)
+        try:
+            for _ in encoding.codecs:
+                raw = decompress_frames(data, raw_size_bytes=encoding.raw_size_bytes, where=self._where(place), tensor=self.key(place))
+                data = memoryview(raw)
+        except FormatError as error:
+            raise stored.blamed_for(error) from None
+        stored.check()
+        yield from _cut(data)
+
+    def _planes(self, place: Place, encoding: Encoding, out: memoryview | None, threads: int) -> Iterator[memoryview]:
+        stored = self._stored(place)
+        try:
+            stream = self._open_stream(stored, encoding)
+            stored.take(stream.offsets[0])
+            groups = _groups(stream)
+            run = self._run_in_threads if threads > 1 and encoding.raw_size_bytes > MANY_PIECES_BYTES else self._run
+            yield from run(stored, stream, groups, out, threads)
+        except ValueError as error:
+            if isinstance(error, FormatError):
+                raise
+            raise stored.blamed_for(self.refused("E047", place, f"tensor {self.key(place)!r}: {error}")) from None
+        stored.check()
+
+    def _open_stream(self, stored: StoredBytes, encoding: Encoding) -> PlanesStream:
+        head = decode_head(stored.peek(0, min(HEAD.size, stored.size_bytes)))
+        if head.size_bytes != encoding.raw_size_bytes:
+            raise ValueError(f"a planes stream of {head.size_bytes} bytes, where {encoding.raw_size_bytes} are declared")
+        if head.head_bytes + head.table_bytes > stored.size_bytes:
+            raise ValueError(f"a planes stream of {stored.size_bytes} bytes is too short for its head and table")
+        columns, table = stored.peek(HEAD.size, head.head_bytes), stored.peek(stored.size_bytes - head.table_bytes, stored.size_bytes)
+        return PlanesStream(head, columns, table, stored.size_bytes)
+
+    def _run(self, stored: StoredBytes, stream: PlanesStream, groups: list[range], out: memoryview | None, _: int) -> Iterator[memoryview]:
+        buffer = _buffer(stream, out)
+        for group in groups:
+            yield _decode_group(stream, group, stored.take(stream.offsets[group.stop]), _target(stream, group, out, buffer))
+
+    def _run_in_threads(
+        self, stored: StoredBytes, stream: PlanesStream, groups: list[range], out: memoryview | None, threads: int
+    ) -> Iterator[memoryview]:
+        """Read and hash here, in order, while the threads decode what was read before."""
+        pending: deque[tuple[Future[memoryview], memoryview]] = deque()
+        buffers = deque(_buffer(stream, out) for _ in range(threads + 1))
+        with ThreadPoolExecutor(threads, thread_name_prefix="ckptfmt-decode") as pool:
+            for group in groups:
+                data = stored.take(stream.offsets[group.stop])
+                if not buffers:
+                    future, buffer = pending.popleft()
+                    yield future.result()
+                    buffers.append(buffer)
+                buffer = buffers.popleft()
+                pending.append((pool.submit(_decode_group, stream, group, data, _target(stream, group, out, buffer)), buffer))
+            while pending:
+                yield pending.popleft()[0].result()
+
+    def read_range(self, place: Place, begin: int, end: int) -> memoryview:
+        """Return some bytes of a slot's chunk, decoding only the blocks that hold them. The slot's stored bytes are verified once."""
+        encoding = self.encoding(place)
+        if encoding is not None and encoding.source is not None:
+            if encoding.kind == SAME:
+                return self.read_range(encoding.source, begin, end)
+            rounded = memoryview(bytearray(end - begin))
+            source = self.read_range(encoding.source, begin // 2 * FLOAT32_BYTES, -(-end // 2) * FLOAT32_BYTES)
+            whole = memoryview(bytearray(len(source) // 2))
+            round_floats(source, encoding.codecs[0][1]["to"], whole)
+            rounded[:] = whole[begin % 2 : begin % 2 + len(rounded)]
+            return rounded
+        stored = self._stored(place)
+        stored.check()
+        self._sound.add(place)
+        if encoding is None:
+            return memoryview(bytearray(stored.peek(begin, end)))
+        if encoding.kind != PLANES:
+            return self.decode(place)[begin:end]
+        try:
+            stream = self._open_stream(stored, encoding)
+            step = stream.head.block_bytes
+            blocks = range(begin // step, -(-end // step))
+            raw = memoryview(bytearray(min(blocks.stop * step, encoding.raw_size_bytes) - blocks.start * step))
+            for group in _groups(stream, blocks):
+                data = stored.peek(stream.offsets[group.start], stream.offsets[group.stop])
+                _decode_group(stream, group, data, raw[(group.start - blocks.start) * step :])
+        except ValueError as error:
+            raise self.refused("E047", place, f"tensor {self.key(place)!r}: {error}") from None
+        return raw[begin - blocks.start * step : end - blocks.start * step]
+
+    def _allocate(self, place: Place) -> memoryview:
+        size_bytes = self.raw_size_bytes(place)
+        try:
+            return aligned_buffer(size_bytes) if size_bytes > SMALL_BYTES else memoryview(bytearray(size_bytes))
+        except (MemoryError, OSError, OverflowError):
+            what = f"tensor {self.key(place)!r}: declared size of the decoded bytes is more than the memory of this machine"
+            raise self.refused("E045", place, what, found=size_bytes) from None
+
+    def _where(self, place: Place) -> str:
+        return self._shards[place[0]].where
+
+    def refused(self, rule: str, place: Place, what: str, *, expected: object = None, found: object = None) -> FormatError:
+        """Return the violation of a rule by a slot, ready to be raised."""
+        return violation(rule, self._where(place), what, expected=expected, found=found, tensor=self.key(place))
+
+
+def _groups(stream: PlanesStream, blocks: range | None = None) -> list[range]:
+    """Return runs of blocks that decode to a piece each."""
+    wanted = blocks if blocks is not None else range(stream.head.block_count)
+    count = max(1, PIECE_BYTES // stream.head.block_bytes)
+    return [range(first, min(first + count, wanted.stop)) for first in range(wanted.start, wanted.stop, count)]
+
+
+def _buffer(stream: PlanesStream, out: memoryview | None) -> memoryview:
+    """Return memory for one piece, none where pieces are parts of `out`."""
+    return memoryview(bytearray(0 if out is not None else min(PIECE_BYTES, stream.head.size_bytes)))
+
+
+def _target(stream: PlanesStream, group: range, out: memoryview | None, buffer: memoryview) -> memoryview:
+    begin = group.start * stream.head.block_bytes
+    end = min(group.stop * stream.head.block_bytes, stream.head.size_bytes)
+    return buffer[: end - begin] if out is None else out[begin:end]
+
+
+def _decode_group(stream: PlanesStream, group: range, data: memoryview, target: memoryview) -> memoryview:
+    """Decode some blocks from their bytes, which are together in `data`."""
+    start, step = stream.offsets[group.start], stream.head.block_bytes
+    for block in group:
+        part = data[stream.offsets[block] - start : stream.offsets[block + 1] - start]
+        begin = (block - group.start) * step
+        stream.decode_block(block, part, target[begin : min(begin + step, len(target))])
+    return target
+
+
+def _cut(memory: memoryview) -> Iterator[memoryview]:
+    for begin in range(0, len(memory), PIECE_BYTES):
+        yield memory[begin : begin + PIECE_BYTES]
+
+
+def _copied(pieces: Iterator[memoryview], out: memoryview | None) -> Iterator[memoryview]:
+    position = 0
+    for piece in pieces:
+        if out is not None:
+            out[position : position + len(piece)] = piece
+        yield piece
+        position += len(piece)
+
+
+def whole_elements(pieces: Iterator[memoryview]) -> Iterator[memoryview]:
+    """Give the same bytes in pieces of whole float32 values, whatever the blocks of a stream are."""
+    rest = b""
+    for piece in pieces:
+        joined = memoryview(rest + bytes(piece)) if rest else piece
+        end = len(joined) // FLOAT32_BYTES * FLOAT32_BYTES
+        rest = bytes(joined[end:])
+        yield joined[:end]
+
+
+def _rounded(pieces: Iterator[memoryview], to: str, out: memoryview | None) -> Iterator[memoryview]:
+    position = 0
+    for piece in whole_elements(pieces):
+        target = memoryview(bytearray(len(piece) // 2)) if out is None else out[position : position + len(piece) // 2]
+        round_floats(piece, to, target)
+        yield target
+        position += len(target)
