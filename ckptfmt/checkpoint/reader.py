@@ -19,6 +19,7 @@ from typing import Any
 from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.metadata_file import decode_raw_metadata, find_one_tensor, read_raw_metadata
 from ckptfmt.checkpoint.shard_file import ShardFile
+from ckptfmt.checkpoint.slicing import find_leading_run
 from ckptfmt.checkpoint.tensor_store import TensorStore
 from ckptfmt.disk.protocol import Directory, Disk, ReadableFile
 from ckptfmt.errors import CorruptError, FormatError, LimitError, NameNotFoundError
@@ -120,6 +121,19 @@ class OpenCheckpoint:
         """Return something whose `[...]` gives that part of a tensor: `get_slice(name)[2:4]`."""
         self._leaf(name)
         return TensorSlice(self, name)
+
+    def get_run(self, name: str, index: Any) -> Any:
+        """Return `tensor[index]` of an encoded tensor, decoding only what that needs; None where it has to be read as a whole."""
+        leaf = self._leaf(name)
+        (row, kind, attributes) = leaf["$tensor"] if leaf.keys() == {"$tensor"} else (0, "", {"view": None})
+        self._rows_of(leaf)
+        shape = self.metadata.tensors[row].shape if self.metadata.tensors else ()
+        run = find_leading_run(index, shape[0]) if shape and not attributes.keys() & {"view", "strides"} else None
+        memory = None if run is None else self.store.run_memory(row, run.begin, run.end)
+        if run is None or memory is None:
+            return None
+        part = decode_leaf({"$tensor": [0, kind, attributes]}, lambda _: memory, device=self._device)
+        return part[run.index]
 
     def tree(self) -> Any:
         """Return the state with a `TensorInfo` in the place of each tensor; nothing is read for it.
@@ -237,7 +251,7 @@ class TensorInfo:
 
 
 class TensorSlice:
-    """A tensor of which a part is wanted. The whole tensor is verified once; only the part is copied."""
+    """A tensor of which a part is wanted. The whole tensor is verified once; only the part is copied, and of what is encoded, decoded."""
 
     def __init__(self, checkpoint: OpenCheckpoint, name: str) -> None:
         self._checkpoint = checkpoint
@@ -252,7 +266,8 @@ class TensorSlice:
         return self._checkpoint.tensor_info(self._name).dtype
 
     def __getitem__(self, index: Any) -> Any:
-        part = self._checkpoint.get_tensor(self._name)[index]
+        part = self._checkpoint.get_run(self._name, index)
+        part = self._checkpoint.get_tensor(self._name)[index] if part is None else part
         # Detached, because a clone that knows where it came from would keep the whole tensor.
         return part.detach().clone() if hasattr(part, "clone") else part.copy()
 

@@ -108,7 +108,7 @@ class TensorStore:
         data = self._read.pop(slot, None)
         return data if data is not None else self.shards[chunk.shard].stored(chunk.slot)
 
-    def rows_memory(self, row_index: int, begin: int, end: int) -> TensorMemory | None:
+    def run_memory(self, row_index: int, begin: int, end: int) -> TensorMemory | None:
         """Return a run of a tensor's first dimension, decoding no more than its blocks; None where it is not encoded as a whole."""
         row = self.metadata.tensors[row_index]
         if not _is_whole(row) or not row.shape or self.decoder.encoding((row.chunks[0].shard, row.chunks[0].slot)) is None:
