@@ -18,6 +18,7 @@ _HOMES = {
     "adapters.optuna_study": ("load_study", "save_study"),
     "checkpoint.async_queue": ("SaveHandle",),
     "checkpoint.diff": ("DiffReport", "diff"),
+    "checkpoint.encoding": ("EncodingReport", "compress", "decompress"),
     "checkpoint.info": ("CheckpointInfo",),
     "checkpoint.loading": ("is_complete", "load", "load_into", "open_checkpoint", "verify"),
     "checkpoint.objects": ("LoadReport",),
@@ -66,6 +67,9 @@ if _TYPE_CHECKING:
     from ckptfmt.checkpoint.async_queue import SaveHandle as SaveHandle
     from ckptfmt.checkpoint.diff import DiffReport as DiffReport
     from ckptfmt.checkpoint.diff import diff as diff
+    from ckptfmt.checkpoint.encoding import EncodingReport as EncodingReport
+    from ckptfmt.checkpoint.encoding import compress as compress
+    from ckptfmt.checkpoint.encoding import decompress as decompress
     from ckptfmt.checkpoint.info import CheckpointInfo as CheckpointInfo
     from ckptfmt.checkpoint.loading import is_complete as is_complete
     from ckptfmt.checkpoint.loading import load as load

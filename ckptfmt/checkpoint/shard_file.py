@@ -77,9 +77,8 @@ class ShardFile:
 
     def check_header(self, uses: Sequence[SlotUse], *, verify: bool = True) -> None:
         """Check the header against the shard's digest (with `verify`), the format, and what the index says of its slots."""
-        prefix = self._file.read(0, HEADER_LENGTH_BYTES)
-        size_bytes = header_size_bytes(prefix, file_size_bytes=self.entry.size_bytes, where=self.where)
-        header = self._file.read(0, size_bytes)
+        header = self.read_header()
+        size_bytes = len(header)
         if verify:
             self._check_digest(header)
         entries = decode_header(header, file_size_bytes=self.entry.size_bytes, where=self.where)
@@ -89,6 +88,11 @@ class ShardFile:
             raise violation("E032", self.where, "header names other keys or sizes than the index")
         for slot, dtype, shape in uses:
             self._check_stored_form(entries[slot], slot, dtype, shape)
+
+    def read_header(self) -> bytes:
+        """Return the bytes before the data, unverified but for their length."""
+        prefix = self._file.read(0, HEADER_LENGTH_BYTES)
+        return self._file.read(0, header_size_bytes(prefix, file_size_bytes=self.entry.size_bytes, where=self.where))
 
     def _check_digest(self, header: bytes) -> None:
         actual = format_digest(shard_digest(header, self.table.digests))

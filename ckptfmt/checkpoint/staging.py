@@ -135,6 +135,15 @@ class Staging:
         self._unfinished.add(file)
         return file
 
+    def discard(self, file: WritableFile, temporary: str) -> None:
+        """Remove a file that was created here and is not wanted any more."""
+        self._unfinished.discard(file)
+        with suppress(OSError):
+            file.close()
+        with suppress(FileNotFoundError):
+            self.directory.unlink(temporary)
+        self._made.remove(temporary)
+
     def seal(self, file: WritableFile, temporary: str, *, stem: str, digest_hex: str, suffix: str) -> str:
         """Make a written file durable and give it the name of its digest; return that name."""
         self._finish(file)

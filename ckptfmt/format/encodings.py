@@ -42,10 +42,11 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class OriginalShard:
-    """The shard from which an encoded one was made: its name and its header's bytes. Spec 11.3."""
+    """The shard from which an encoded one was made: its name, its header's bytes, and its digest. Spec 11.3."""
 
     name: str
     header: bytes
+    digest: bytes
 
 
 def pack_encodings(encodings: Mapping[int, Encoding]) -> list[Any]:
@@ -82,9 +83,9 @@ def checked_original(member: Any, where: str) -> OriginalShard | None:
     """Return the shard from which one was made, if it says so."""
     if member is None:
         return None
-    if type(member) is not list or len(member) != 2 or type(member[0]) is not str or type(member[1]) is not bytes:
-        raise violation("E025", where, "original is not a name and a header")
-    return OriginalShard(member[0], member[1])
+    if type(member) is not list or [type(part) for part in member] != [str, bytes, bytes] or len(member[2]) != DIGEST_BYTES:
+        raise violation("E025", where, "original is not a name, a header and a digest")
+    return OriginalShard(*member)
 
 
 def check_sources(sizes: Sequence[Sequence[int]], encodings: Sequence[Mapping[int, Encoding]], where: str) -> None:

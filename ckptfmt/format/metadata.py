@@ -119,7 +119,7 @@ def _pack_shard(shard: ShardTable) -> dict[str, Any]:
     if shard.encodings:
         members["encodings"] = pack_encodings(shard.encodings)
     if shard.original is not None:
-        members["original"] = [shard.original.name, shard.original.header]
+        members["original"] = [shard.original.name, shard.original.header, shard.original.digest]
     return members
 
 
