@@ -15,7 +15,7 @@ from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.checkpoint.stored_bytes import PIECE_BYTES, StoredBytes
 from ckptfmt.disk.aligned import aligned_buffer
 from ckptfmt.errors import FormatError
-from ckptfmt.format.byte_planes import HEAD, PlanesStream, decode_head
+from ckptfmt.format.byte_planes import PlanesStream, open_planes
 from ckptfmt.format.digest import Hasher, short
 from ckptfmt.format.encodings import PLANES, SAME, Encoding
 from ckptfmt.format.rounding import round_floats
@@ -129,7 +129,7 @@ class SlotDecoder:
     def _planes(self, place: Place, encoding: Encoding, out: memoryview | None, threads: int) -> Iterator[memoryview]:
         stored = self._stored(place)
         try:
-            stream = self._open_stream(stored, encoding)
+            stream = open_planes(stored.peek, stored.size_bytes, encoding.raw_size_bytes)
             stored.take(stream.offsets[0])
             groups = _groups(stream)
             run = self._run_in_threads if threads > 1 and encoding.raw_size_bytes > MANY_PIECES_BYTES else self._run
@@ -139,15 +139,6 @@ class SlotDecoder:
                 raise
             raise stored.blamed_for(self.refused("E047", place, f"tensor {self.key(place)!r}: {error}")) from None
         stored.check()
-
-    def _open_stream(self, stored: StoredBytes, encoding: Encoding) -> PlanesStream:
-        head = decode_head(stored.peek(0, min(HEAD.size, stored.size_bytes)))
-        if head.size_bytes != encoding.raw_size_bytes:
-            raise ValueError(f"a planes stream of {head.size_bytes} bytes, where {encoding.raw_size_bytes} are declared")
-        if head.head_bytes + head.table_bytes > stored.size_bytes:
-            raise ValueError(f"a planes stream of {stored.size_bytes} bytes is too short for its head and table")
-        columns, table = stored.peek(HEAD.size, head.head_bytes), stored.peek(stored.size_bytes - head.table_bytes, stored.size_bytes)
-        return PlanesStream(head, columns, table, stored.size_bytes)
 
     def _run(self, stored: StoredBytes, stream: PlanesStream, groups: list[range], out: memoryview | None, _: int) -> Iterator[memoryview]:
         buffer = _buffer(stream, out)
@@ -192,7 +183,7 @@ class SlotDecoder:
         if encoding.kind != PLANES:
             return self.decode(place)[begin:end]
         try:
-            stream = self._open_stream(stored, encoding)
+            stream = open_planes(stored.peek, stored.size_bytes, encoding.raw_size_bytes)
             step = stream.head.block_bytes
             blocks = range(begin // step, -(-end // step))
             raw = memoryview(bytearray(min(blocks.stop * step, encoding.raw_size_bytes) - blocks.start * step))

@@ -7,6 +7,7 @@ from which any block can be decoded alone. Nothing is allocated for a stream bef
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -180,8 +181,8 @@ def _words_of(raw: memoryview, plan: PlanePlan, count: int) -> Words:
 class PlanesStream:
     """The head, columns and table of a stream, checked: where each block is, and how to decode it. Used by several threads at once."""
 
-    def __init__(self, head: PlanesHead, columns: bytes | memoryview, table: bytes | memoryview, stream_bytes: int) -> None:
-        """Check the table of a stream of so many bytes.
+    def __init__(self, head: PlanesHead, columns: memoryview, end: memoryview, stream_bytes: int) -> None:
+        """Check the table of a stream of so many bytes, given what it ends with: the table, and zeros before it.
 
         Raises:
             ValueError: it does not fit together.
@@ -194,8 +195,7 @@ class PlanesStream:
             raise ValueError(
                 f"columns of a planes stream have {len(columns)} bytes, not {head.head_bytes - HEAD.size}, or bytes behind them"
             )
-        if len(table) != head.table_bytes:
-            raise ValueError(f"the table of a planes stream has {len(table)} bytes, not {head.table_bytes}")
+        zeros, table = end[: len(end) - head.table_bytes], end[len(end) - head.table_bytes :]
         self._columns = numpy.frombuffer(columns, numpy.int8)[: head.row_length]
         self._spares = bytes(table[:count])
         allowed = set(SPARE_BITS) if len(head.widths) > 1 and head.widths[:2] == (1, 1) else {0}
@@ -209,9 +209,12 @@ class PlanesStream:
         sizes = self._sizes.sum(axis=1) + rows
         sizes += -sizes % BLOCK_ALIGNMENT_BYTES
         self.offsets: list[int] = [head.head_bytes, *(head.head_bytes + numpy.cumsum(sizes)).tolist()]
-        end = self.offsets[-1] + head.table_bytes
-        if stream_bytes != end + -end % ALIGNMENT_BYTES:
-            raise ValueError(f"a planes stream has {stream_bytes} bytes, and its parts {end}")
+        size_bytes = self.offsets[-1] + head.table_bytes
+        padding_bytes = -size_bytes % ALIGNMENT_BYTES
+        if stream_bytes != size_bytes + padding_bytes:
+            raise ValueError(f"a planes stream has {stream_bytes} bytes, and its parts {size_bytes}")
+        if any(zeros[len(zeros) - padding_bytes :]):
+            raise ValueError("bytes between the blocks of a planes stream and its table")
 
     def decode_block(self, block: int, data: memoryview, out: memoryview) -> None:
         """Decode a block from the stream's bytes between `offsets[block]` and `offsets[block + 1]` into the tensor's bytes.
@@ -255,26 +258,30 @@ def encode_planes(raw: memoryview, dtype: str, shape: tuple[int, ...], *, level:
     return b"".join([*parts, encoder.encode_table(sum(map(len, parts)))])
 
 
-def open_planes(data: memoryview) -> PlanesStream:
-    """Return the stream that lies in memory as a whole.
+def open_planes(peek: Callable[[int, int], memoryview], stream_bytes: int, raw_size_bytes: int) -> PlanesStream:
+    """Return a stream of so many bytes, of which `peek` gives ranges, and which must decode to so many.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none; nothing larger than the stream was allocated.
     """
-    head = decode_head(data)
-    if head.head_bytes + head.table_bytes > len(data):
-        raise ValueError(f"a planes stream of {len(data)} bytes is too short for its head and table")
-    return PlanesStream(head, data[HEAD.size : head.head_bytes], data[len(data) - head.table_bytes :], len(data))
+    head = decode_head(peek(0, min(HEAD.size, stream_bytes)))
+    if head.size_bytes != raw_size_bytes:
+        raise ValueError(f"a planes stream of {head.size_bytes} bytes, where {raw_size_bytes} are declared")
+    table_begin = stream_bytes - head.table_bytes
+    if head.head_bytes > table_begin:
+        raise ValueError(f"a planes stream of {stream_bytes} bytes is too short for its head and table")
+    end = peek(max(head.head_bytes, table_begin - ALIGNMENT_BYTES), stream_bytes)
+    return PlanesStream(head, peek(HEAD.size, head.head_bytes), end, stream_bytes)
 
 
-def decode_planes(data: memoryview) -> bytearray:
+def decode_planes(data: memoryview, raw_size_bytes: int) -> bytearray:
     """Decode a whole stream at once.
 
     Raises:
         ValueError: it is none.
     """
-    stream = open_planes(data)
-    raw = bytearray(stream.head.size_bytes)
+    stream = open_planes(lambda begin, end: data[begin:end], len(data), raw_size_bytes)
+    raw = bytearray(raw_size_bytes)
     step, view = stream.head.block_bytes, memoryview(raw)
     for block in range(stream.head.block_count):
         stream.decode_block(block, data[stream.offsets[block] : stream.offsets[block + 1]], view[block * step : (block + 1) * step])

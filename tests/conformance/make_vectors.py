@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.conformance import cases_bad_manifest, cases_bad_metadata, cases_bad_shards, cases_good
+from tests.conformance import cases_bad_encoded, cases_bad_manifest, cases_bad_metadata, cases_bad_shards, cases_encoded, cases_good
 from tests.conformance.breaking import sound_parts
 from tests.conformance.vector_kit import expected_tree
 
@@ -17,6 +17,7 @@ BAD_GROUPS = (
     *(cases_bad_manifest.manifest_cases, cases_bad_manifest.member_cases, cases_bad_manifest.file_cases),
     *(cases_bad_metadata.frame_cases, cases_bad_metadata.packed_cases, cases_bad_metadata.tree_cases),
     *(cases_bad_shards.header_cases, cases_bad_shards.agreement_cases, cases_bad_shards.row_cases, cases_bad_shards.encoding_cases),
+    *(cases_bad_encoded.planes_cases, cases_bad_encoded.source_cases),
 )
 
 
@@ -29,7 +30,7 @@ def all_vectors():
         vectors[f"{case}/case.json"] = (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
         vectors.update({f"{case}/checkpoint/{name}": data for name, data in files.items()})
 
-    for name, description, tree, tensors, files in cases_good.cases():
+    for name, description, tree, tensors, files in (*cases_good.cases(), *cases_good.cases(cases_encoded.CASES)):
         add(f"good/{name}", files, description, expected=None, tree=expected_tree(tree, tensors))
     for name, description, files in cases_bad_manifest.warn_cases():
         add(f"warn/{name}", files, description, expected=name[:4], tree=expected_tree(*sound_parts()[:2]))

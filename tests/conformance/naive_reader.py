@@ -1,5 +1,6 @@
 """A reader of checkpoints written from spec/format-1.md alone, sharing nothing with ckptfmt: where it cannot, the spec has a hole.
 
+Chapter 11 is in naive_codecs.
 `read(path)` returns the state, with `{"$tensor": {...}}` for tensors. Every digest is checked; other damage may end in any exception.
 """
 
@@ -13,20 +14,15 @@ import numpy as np
 import zstandard
 from blake3 import blake3
 
+from tests.conformance.naive_codecs import CODECS, Refused, demand, read_chunk
+
+__all__ = ["Refused", "read"]
+
 NATIVE = """bool BOOL 1 uint8 U8 1 int8 I8 1 uint16 U16 2 int16 I16 2 float16 F16 2 bfloat16 BF16 2 uint32 U32 4 int32 I32 4 float32 F32 4
     uint64 U64 8 int64 I64 8 float64 F64 8 complex64 C64 8 float8_e4m3fn F8_E4M3 1 float8_e5m2 F8_E5M2 1 float8_e4m3fnuz F8_E4M3FNUZ 1
     float8_e5m2fnuz F8_E5M2FNUZ 1""".split()
 STORED = {name: (stored, int(size)) for name, stored, size in zip(NATIVE[::3], NATIVE[1::3], NATIVE[2::3], strict=True)}
 RAW = re.compile(r"u?int[1-7]|float8_(e8m0fnu|e3m4|e4m3|e4m3b11fnuz)|float4_e2m1fn(_x2)?|float6_(e2m3fn|e3m2fn)|bits(8|1x8|2x4|4x2)")
-
-
-class Refused(Exception):
-    """Bytes that break the rule with this code."""
-
-
-def demand(condition, rule):
-    if not condition:
-        raise Refused(rule)
 
 
 def digest_of(data):
@@ -57,7 +53,7 @@ def read_manifest(path):  # chapter 4
     demand(re.fullmatch(r"blake3:[0-9a-f]{64}", digest := str(manifest.get("digest"))), "E008")
     demand(data.count(digest.encode()) == 1 and digest == digest_of(data.replace(digest.encode(), b"blake3:" + b"0" * 64)), "E004")
     demand(manifest["version"][0] == 1, "E006")
-    demand(set(manifest["requires"]) <= {"codec:zstd"}, "E007")
+    demand(set(manifest["requires"]) <= {f"codec:{name}" for name in CODECS}, "E007")
     for name in (file["name"] for file in (manifest["metadata"], *manifest["shards"])):
         demand(re.fullmatch(r"(?!.*\.$)[a-z0-9_][a-z0-9._-]{0,127}", name) and name != "manifest.json", "E009")
     return manifest
@@ -103,21 +99,17 @@ def itemsize_bytes(dtype):  # chapter 9.2
     return sizes.get(dtype, 1)
 
 
-def read_tensor(row, shards, tables, requires):  # chapter 9.3, 11
+def read_tensor(row, shards, tables, requires):  # chapter 9.3
     _, dtype, shape, chunks = row
     size = itemsize_bytes(dtype)
     whole, covered = np.zeros([*shape, size], np.uint8), np.zeros(shape, np.uint8)
     for shard, slot, *place in chunks:
         demand(0 <= shard < len(shards) and 0 <= slot < len(shards[shard]), "E025")
         offset, part = place or ([0] * len(shape), shape)
-        stored_dtype, stored_shape, data = shards[shard][slot]
-        codecs, *raw = {slot: rest for slot, *rest in tables[shard].get("encodings", ())}.get(slot, [[]])
-        is_native = dtype in STORED and not codecs
-        demand((stored_dtype, stored_shape) == ((STORED[dtype][0], part) if is_native else ("U8", [len(data)])), "E032")
-        for name, _ in codecs:
-            demand(f"codec:{name}" in requires, "E046")
-            data = zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(data, read_across_frames=True).read(raw[0] + 1)
-        demand(not codecs or [len(data), blake3(data).digest()] == raw, "E045")
+        stored_dtype, stored_shape, stored = shards[shard][slot]
+        data, is_encoded = read_chunk(shard, slot, shards, tables, requires)
+        is_native = dtype in STORED and not is_encoded
+        demand((stored_dtype, stored_shape) == ((STORED[dtype][0], part) if is_native else ("U8", [len(stored)])), "E032")
         demand(whole[region := tuple(slice(o, o + p) for o, p in zip(offset, part, strict=True))].size == len(data), "E041")
         whole[region] = np.frombuffer(data, np.uint8).reshape([*part, size])
         covered[region] += 1

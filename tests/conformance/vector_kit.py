@@ -27,13 +27,14 @@ BLOCK_BYTES = 2**17
 
 @dataclass(frozen=True)
 class Slot:
-    """A stored chunk: `dtype` is of safetensors; `raw` is what an encoded slot decodes to."""
+    """A stored chunk: `dtype` is of safetensors; `raw` is what an encoded slot decodes to, by `codecs`."""
 
     key: str
     dtype: str
     shape: tuple
     data: bytes
     raw: bytes | None = None
+    codecs: tuple = (("zstd", {}),)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def build(tree, tensors=(), shards=(), *, requires=(), step=7, edits=None, **mem
         table["digests"] = b"".join(digest_of(slot.data) for slot in shard.slots)
         encoded = {slot: shard.slots[slot].raw for slot in range(len(shard.slots)) if shard.slots[slot].raw is not None}
         if encoded:
-            table["encodings"] = [[slot, [["zstd", {}]], len(raw), digest_of(raw)] for slot, raw in encoded.items()]
+            codecs = {slot: [list(codec) for codec in shard.slots[slot].codecs] for slot in encoded}
+            table["encodings"] = [[slot, codecs[slot], len(raw), digest_of(raw)] for slot, raw in encoded.items()]
         header = edits.header(index, header)
         data = edits.data(index, b"".join(slot.data for slot in shard.slots))
         content = header + data

@@ -1,0 +1,119 @@
+"""Chapter 11 of spec/format-1.md for the naive reader, from the text alone and sharing nothing with ckptfmt:
+encoded slots, planes, rounding."""
+
+import struct
+
+import numpy as np
+import zstandard
+from blake3 import blake3
+
+CODECS = ("zstd", "planes", "same", "rounded")
+
+
+class Refused(Exception):
+    """Bytes that break the rule with this code."""
+
+
+def demand(condition, rule="E047"):
+    if not condition:
+        raise Refused(rule)
+
+
+def read_chunk(shard, slot, shards, tables, requires):  # chapter 11; the bytes of a slot's chunk, and whether it is encoded
+    data = shards[shard][slot][2]
+    codecs, *raw = {slot: rest for slot, *rest in tables[shard].get("encodings", ())}.get(slot, [[]])
+    demand(len(codecs) < 2 or {name for name, _ in codecs} == {"zstd"}, "E048")
+    for name, parameters in codecs:
+        demand(f"codec:{name}" in requires, "E046")
+        if source := parameters.get("source"):
+            made_from = {slot: codecs[0][0] for slot, codecs, *_ in tables[source[0]].get("encodings", ())}.get(source[1])
+            demand(data == b"" and made_from not in CODECS[2:], "E048")
+            data = read_chunk(*source, shards, tables, requires)[0]
+            data = rounded(data, parameters["to"]) if name == "rounded" else data
+        elif name == "planes":
+            data = decode_planes(data)
+        else:
+            data = zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(data, read_across_frames=True).read(raw[0] + 1)
+    demand(not codecs or [len(data), blake3(data).digest()] == raw, "E045")
+    return data, bool(codecs)
+
+
+def decode_planes(data):  # 11.1
+    demand(len(data) >= 48)
+    magic, version, w, fold, count, widths, size, base, block_words, row_words, shift = struct.unpack("<4s4B8sQQIIB", data[:41])
+    demand(magic == b"ckpl" and version == 1 and w in (1, 2, 4, 8) and fold <= 3 and base < 256**w and shift < 8 * w)
+    widths, word_count = list(widths[:count]), -(-size // 8) if fold == 3 else size // w
+    demand(sum(widths) == w and set(widths) <= {1, 2, 4, 8} and not any(data[41:48]) and not any(data[16 - (8 - count) : 16]))
+    demand(0 < block_words * (8 if fold == 3 else w) <= 2**19 and size % w == 0 and (fold < 3 or (w == 1 and not row_words)))
+    demand(not row_words or (block_words % row_words == 0 and word_count % row_words == 0))
+    columns, position = np.frombuffer(data, np.int8, row_words, 48), 48 + -(-row_words // 16) * 16
+    demand(not any(data[48 + row_words : position]))
+    block_count = -(-word_count // block_words)
+    table = len(data) - block_count * (1 + 4 * count)
+    fields = np.frombuffer(data, "<u4", block_count * count, table + block_count).reshape(block_count, count).tolist()
+    words = []
+    for block, k in enumerate(data[table : table + block_count]):
+        n = min(block_words, word_count - block * block_words)
+        demand(k in (0, 1, 2, 4) and (not k or widths[:2] == [1, 1]))
+        block_begin, merged, bit = position, np.zeros(n, f"<u{w}"), 0
+        for index in reversed(range(count)):
+            spare, mode, stored = k if index == 1 else 0, fields[block][index] >> 30, fields[block][index] & 2**30 - 1
+            plane, position = data[position : position + stored], position + stored
+            groups, m = (8 // spare, -(-n // (8 // spare * 8)) * 8) if spare else (1, n * widths[index])
+            plane = decode_plane(mode, plane, (groups - 1) * m if spare else m, widths[index])
+            values = (
+                unpack(np.frombuffer(plane, np.uint8).reshape(groups - 1, m), spare)[:n]
+                if spare
+                else np.frombuffer(plane, f"<u{widths[index]}")
+            )
+            merged |= values.astype(f"<u{w}") << bit
+            bit += 8 * widths[index] - spare
+        merged += np.array(base, f"<u{w}")
+        if row_words:
+            rows = np.frombuffer(data, np.int8, n // row_words, position).astype(int)
+            taken = (rows[:, None] + columns.astype(int)).astype(f"<i{w}").view(f"<u{w}") << shift
+            merged, position = merged + taken.ravel(), position + n // row_words
+        end = block_begin + -(-(position - block_begin) // 8) * 8
+        demand(not any(data[position:end]))
+        words.append(merged)
+        position = end
+    demand(position <= table and not any(data[position:table]) and len(data) == -(-(position + len(data) - table) // 16) * 16)
+    return unfold(np.concatenate([np.zeros(0, f"<u{w}"), *words]), fold, 8 * w)[:size]
+
+
+def decode_plane(mode, data, size, width):
+    if mode == 1:
+        demand(len(data) == width)
+        data *= size // width
+    elif mode == 2:
+        demand(zstandard.frame_content_size(data) == size)
+        data = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    demand(mode < 3 and len(data) == size)
+    return data
+
+
+def unpack(groups, k):
+    last = np.zeros(groups.shape[1], np.uint8)
+    for j, group in enumerate(groups):
+        last |= group >> 8 - k << j * k
+    return np.concatenate([groups.ravel() & (0xFF >> k), last])
+
+
+def unfold(words, fold, bits):
+    if fold == 3:
+        return np.unpackbits(words, bitorder="little").tobytes()
+    sign = words & 1
+    other = [words, words >> 1 | sign << bits - 1, words >> 1 ^ (0 - sign)]
+    return other[fold].tobytes()
+
+
+def rounded(data, to):  # 11.2
+    values = np.frombuffer(data, "<f4")
+    if to == "float16":
+        with np.errstate(over="ignore"):
+            made = values.astype("<f2").view("<u2").copy()
+    else:
+        words = values.view("<u4").astype("<u8")
+        made = (words + 0x7FFF + (words >> 16 & 1) >> 16).astype("<u2")
+    made[np.isnan(values)] = 0x7E00 if to == "float16" else 0x7FC0
+    return made.tobytes()
