@@ -104,13 +104,13 @@ def decompress_checkpoint(disk: Disk, path: str) -> EncodingReport:
 
 
 def _rewrite(disk: Disk, path: str, rewrite: Callable[[ShardRewriter], None]) -> EncodingReport:
-    # Before the staging, which would make a directory that is not there.
-    directory = open_checkpoint_directory(disk, path)
     try:
-        read_manifest(directory)
-    finally:
-        directory.close()
-    try:
+        # Before the staging, which would make a directory that is not there.
+        directory = open_checkpoint_directory(disk, path)
+        try:
+            read_manifest(directory)
+        finally:
+            directory.close()
         with Staging(disk, path, overwrite=True, durable=True) as staging, ShardRewriter(staging) as rewriter:
             rewrite(rewriter)
             info = rewriter.commit() if rewriter.is_changed else rewriter.before

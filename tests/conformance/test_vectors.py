@@ -13,7 +13,9 @@ from tests.conformance.make_vectors import KINDS, VECTORS, all_vectors
 from tests.conformance.vector_kit import expected_tree, readable, seal
 
 # Codes that the naive reader must never overlook; others it need not check to read a sound checkpoint.
-RELIED_ON = set("E001 E002 E004 E005 E006 E007 E009 E012 E013 E014 E020 E021 E022 E023 E031 E033 E034 E040 E041 E042 E045 E046 E047".split())
+RELIED_ON = set(
+    "E001 E002 E004 E005 E006 E007 E009 E012 E013 E014 E020 E021 E022 E023 E031 E033 E034 E040 E041 E042 E045 E046 E047".split()
+)
 
 
 # A verifier needs no library, and leaves the payloads of a library's values to the reader that builds them.

@@ -48,7 +48,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Product:
-    """What saves, loads, verifies and deletes."""
+    """What saves, loads, verifies, compresses and deletes."""
 
     write_checkpoint: Callable[..., Any]
     save_options: Callable[..., Any]
@@ -56,6 +56,8 @@ class Product:
     verify_checkpoint: Callable[..., Any]
     delete_checkpoint: Callable[..., None]
     read_manifest: Callable[..., Any]
+    compress_checkpoint: Callable[..., Any]
+    decompress_checkpoint: Callable[..., Any]
 
     def save(self, disk: Any, path: str, state: Any, **options: Any) -> Any:
         """Save an encoded state in tiny shards, unless the options say otherwise."""
@@ -86,8 +88,8 @@ def load_product(*edits: Edit) -> Product:
 
 
 def _gather() -> Product:
-    writer, reader, verify, delete, directory = (
-        importlib.import_module(f"ckptfmt.checkpoint.{name}") for name in ("writer", "reader", "verify", "delete", "directory")
+    writer, reader, verify, delete, directory, encoding = (
+        importlib.import_module(f"ckptfmt.checkpoint.{name}") for name in ("writer", "reader", "verify", "delete", "directory", "encoding")
     )
     return Product(
         writer.write_checkpoint,
@@ -96,6 +98,8 @@ def _gather() -> Product:
         verify.verify_checkpoint,
         delete.delete_checkpoint,
         directory.read_manifest,
+        encoding.compress_checkpoint,
+        encoding.decompress_checkpoint,
     )
 
 

@@ -16,12 +16,15 @@ State = dict[str, Any]
 
 
 @cache
-def make_state(number: int, *, tensor_count: int = 3, shared: int | None = None) -> State:
-    """Return a state of two sections and a value; the model's even tensors are those of the state `shared`, if one is given."""
+def make_state(number: int, *, tensor_count: int = 3, shared: int | None = None, tiled: int = 1) -> State:
+    """Return a state of two sections and a value; the model's even tensors are those of the state `shared`, if one is given.
+
+    With `tiled` each tensor repeats its numbers, so that it is worth compressing.
+    """
 
     def array(name: int, dtype: str, *, is_shared: bool) -> Any:
         origin = shared if is_shared and shared is not None else number
-        return np.random.default_rng([origin, name]).integers(1, 100, size=12 + name).astype(dtype)
+        return np.tile(np.random.default_rng([origin, name]).integers(1, 100, size=12 + name).astype(dtype), tiled)
 
     model = {f"w{name}": array(name, "<f8", is_shared=name % 2 == 0) for name in range(tensor_count)}
     model["tied"] = model["w0"]
@@ -29,9 +32,9 @@ def make_state(number: int, *, tensor_count: int = 3, shared: int | None = None)
 
 
 @cache
-def encoded(number: int, *, tensor_count: int = 3, shared: int | None = None) -> EncodedState:
+def encoded(number: int, *, tensor_count: int = 3, shared: int | None = None, tiled: int = 1) -> EncodedState:
     """Return such a state as the writer takes it."""
-    return encode_state(make_state(number, tensor_count=tensor_count, shared=shared))
+    return encode_state(make_state(number, tensor_count=tensor_count, shared=shared, tiled=tiled))
 
 
 def is_same(found: Any, expected: Any) -> bool:

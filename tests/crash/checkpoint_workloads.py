@@ -21,6 +21,7 @@ TARGET = "/runs/exp/step"
 OTHER = "/runs/exp/other"
 OLD, NEW, OTHERS, ATTEMPT = 1, 2, 3, 4
 KILLED = "killed"
+COMPRESSIBLE = 64
 
 Job = Callable[[Product, Any], None]
 
@@ -68,8 +69,8 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
     # Of this one every second tensor is in the other checkpoint, or in the old one.
     partly_others, partly_old = make_state(NEW, shared=OTHERS, **size), make_state(NEW, shared=OLD, **size)
 
-    def save(number: int, path: str = TARGET, *, shared: int | None = None, **options: Any) -> Job:
-        state = encoded(number, shared=shared, **size)
+    def save(number: int, path: str = TARGET, *, shared: int | None = None, tiled: int = 1, **options: Any) -> Job:
+        state = encoded(number, shared=shared, tiled=tiled, **size)
         return lambda product, disk: product.save(disk, path, state, **options)
 
     def both(*jobs: Job) -> Job:
@@ -81,6 +82,15 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
 
     def delete(product: Product, disk: Any) -> None:
         product.delete_checkpoint(disk, TARGET)
+
+    tiled = make_state(OLD, tiled=COMPRESSIBLE, **size)
+    save_tiled = save(OLD, tiled=COMPRESSIBLE)
+
+    def compress(product: Product, disk: Any) -> None:
+        product.compress_checkpoint(disk, TARGET, level=3)
+
+    def decompress(product: Product, disk: Any) -> None:
+        product.decompress_checkpoint(disk, TARGET)
 
     other = save(OTHERS, OTHER)
     overwrite = save(NEW, overwrite=True)
@@ -104,6 +114,8 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
         Workload(
             "overwrite with itself as base", both(save(OLD), other), save(NEW, shared=OLD, base=TARGET, overwrite=True), old, partly_old
         ),
+        Workload("compress", both(save_tiled, other), compress, tiled, tiled),
+        Workload("decompress", both(save_tiled, compress, other), decompress, tiled, tiled),
         Workload("delete", both(save(OLD), other), delete, old, None),
         Workload("delete what shares files", both(other, save(OTHERS, base=OTHER)), delete, make_state(OTHERS, **size), None),
     ]

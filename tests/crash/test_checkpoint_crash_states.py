@@ -31,6 +31,8 @@ LEAST_STATES = {
     "save with a base, copied": 3_000,
     "overwrite with a base": 2_500,
     "overwrite with itself as base": 650,
+    "compress": 3_900,
+    "decompress": 5_500,
     "delete": 200,
     "delete what shares files": 200,
 }
