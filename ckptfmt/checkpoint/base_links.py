@@ -50,7 +50,8 @@ def whole_chunks(manifest: Manifest, metadata: Metadata) -> dict[Kind, Place]:
         if len(row.chunks) == 1 and row.chunks[0].shape == row.shape:
             shard, slot = row.chunks[0].shard, row.chunks[0].slot
             table = metadata.shards[shard]
-            if slot not in table.encodings:
+            # Sources of encoded slots are places of their own checkpoint, so a shard with such slots cannot be taken over.
+            if not table.encodings:
                 places[manifest.shards[shard].section, table.keys[slot], row.dtype, row.shape] = (shard, slot)
     return places
 

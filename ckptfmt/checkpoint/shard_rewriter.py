@@ -46,15 +46,16 @@ class ShardRewriter:
         self.manifest = read_manifest(staging.directory)
         self.metadata = read_metadata(staging.directory, self.manifest)
         self._refuse_what_would_be_lost()
-        self._stack = ExitStack()
         self.before = describe_directory(staging.directory, self.manifest)
-        self.shards = self._open(self.manifest.shards, self.metadata.shards)
         self.uses = uses_by_shard(self.metadata)
-        for shard, uses in zip(self.shards, self.uses, strict=True):
-            shard.check_header(uses)
         self._entries: list[ShardEntry] = []
         self._tables: list[ShardTable] = []
         self._written: list[int] = []
+        with ExitStack() as self._stack:
+            self.shards = self._open(self.manifest.shards, self.metadata.shards)
+            for shard, uses in zip(self.shards, self.uses, strict=True):
+                shard.check_header(uses)
+            self._stack = self._stack.pop_all()
 
     def __enter__(self) -> ShardRewriter:
         return self

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ckptfmt.format.byte_planes import PlanesEncoder
-from ckptfmt.format.plane_fit import plan_planes, take_sample
+from ckptfmt.format.plane_fit import coded_type, plan_planes, take_sample
 
 PIECE_BYTES = 4 * 2**20
 MIN_TENSOR_BYTES = 2**11
@@ -84,8 +84,9 @@ def _encode_small(slot: RawSlot, level: int) -> EncodedPart:
 
 
 def _encoder(slot: RawSlot, level: int) -> PlanesEncoder:
-    sample = take_sample(slot.data, slot.dtype, slot.shape)
-    return PlanesEncoder(plan_planes(sample, slot.dtype, slot.shape, len(slot.data), level=level), len(slot.data))
+    dtype = coded_type(slot.data, slot.dtype)
+    sample = take_sample(slot.data, dtype, slot.shape)
+    return PlanesEncoder(plan_planes(sample, dtype, slot.shape, len(slot.data), level=level), len(slot.data))
 
 
 def _encode_blocks(encoder: PlanesEncoder, data: memoryview, blocks: range) -> bytes:

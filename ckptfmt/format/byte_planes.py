@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt.format.plane_coding import decode_plane, encode_plane
-from ckptfmt.format.plane_fit import PlanePlan, plan_planes, plane_places, take_sample
+from ckptfmt.format.plane_fit import PlanePlan, coded_type, plan_planes, plane_places, take_sample
 from ckptfmt.format.plane_rows import find_rows, put_back, take_off
 from ckptfmt.format.plane_words import (
     FOLD_BITS,
@@ -143,6 +143,9 @@ class PlanesEncoder:
                 rows = self._take_rows(words)
             numpy.subtract(words, words.dtype.type(plan.base), out=words)
         spare = plan.spare if plan.spare and not int(words.max(initial=0)) >> (8 * plan.word_bytes - plan.spare) else 0
+        # Packing would tell equal words apart.
+        if spare and words[0] == words[-1] and (words == words[0]).all():
+            spare = 0
         self.spares[block] = spare
         parts: list[bytes | memoryview] = []
         for index, (shift, width, given_up) in reversed(list(enumerate(plan.places(spare)))):
@@ -251,6 +254,7 @@ class PlanesStream:
 
 def encode_planes(raw: memoryview, dtype: str, shape: tuple[int, ...], *, level: int) -> bytes:
     """Encode a whole tensor at once."""
+    dtype = coded_type(raw, dtype)
     encoder = PlanesEncoder(plan_planes(take_sample(raw, dtype, shape), dtype, shape, len(raw), level=level), len(raw))
     step = encoder.head.block_bytes
     parts = [encoder.encode_head()]

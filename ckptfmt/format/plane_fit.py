@@ -76,6 +76,14 @@ def plane_places(word_bytes: int, widths: tuple[int, ...], spare: int) -> list[t
     return places
 
 
+def coded_type(raw: memoryview, dtype: str) -> str:
+    """Return the element type as which a tensor is coded: booleans that hold anything but 0 and 1 are bytes."""
+    import numpy
+
+    is_of_bits = dtype != "bool" or int(numpy.frombuffer(raw, numpy.uint8).max(initial=0)) <= 1
+    return dtype if is_of_bits else "uint8"
+
+
 def take_sample(raw: memoryview, dtype: str, shape: tuple[int, ...]) -> Words:
     """Return rows from all over a tensor's bytes, as words: what `plan_planes` looks at."""
     import numpy
@@ -89,7 +97,7 @@ def take_sample(raw: memoryview, dtype: str, shape: tuple[int, ...]) -> Words:
 
 
 def plan_planes(sample: Words, dtype: str, shape: tuple[int, ...], size_bytes: int, *, level: int) -> PlanePlan:
-    """Plan the encoding of a tensor of an element type of spec 9.2 from a sample of it."""
+    """Plan the encoding of a tensor of an element type of spec 9.2, as `coded_type` gives it, from a sample of it."""
     import numpy
 
     word_bytes = _word_bytes(dtype)
@@ -97,7 +105,7 @@ def plan_planes(sample: Words, dtype: str, shape: tuple[int, ...], size_bytes: i
         folded = fold(sample.ravel(), FOLD_ROTATED, numpy.empty(sample.size, sample.dtype)).reshape(sample.shape)
         return _plan_floats(folded, dtype, shape, size_bytes, level)
     words = sample.ravel()[: 4 * MIN_SAMPLE_WORDS]
-    if dtype == "bool" and words.max(initial=0) <= 1:
+    if dtype == "bool":
         return PlanePlan(1, FOLD_BITS, (1,), BLOCK_BYTES[1] // 8, (level,))
     # Folded only where both signs occur: planes of counters and indices stay as regular as they are.
     is_signed = dtype.startswith("int") and word_bytes > 1 and bool((words.view(f"<i{word_bytes}") < 0).any())
