@@ -10,7 +10,6 @@ import torch
 import ckptfmt
 from ckptfmt.checkpoint.spool import Spool
 from tests.conformance import naive_reader
-from tests.conformance.describing import described
 from tests.conformance.vector_kit import readable
 
 
@@ -34,6 +33,15 @@ def make_state():
         "complex": torch.randn(1_000, dtype=torch.complex64),
         "epoch": 3,
     }
+
+
+def described(value):
+    """Return what a state is to the bit, in plain values."""
+    if isinstance(value, dict):
+        return {key: described(item) for key, item in value.items()}
+    if isinstance(value, torch.Tensor):
+        return type(value), value.dtype, value.shape, value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return (value.dtype, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
 
 
 @pytest.fixture
