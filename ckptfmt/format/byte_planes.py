@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt.format.plane_coding import decode_plane, encode_plane
-from ckptfmt.format.plane_fit import PlanePlan, coded_type, plan_planes, plane_places, take_sample
+from ckptfmt.format.plane_fit import PlanePlan, coded_type, plan_planes, take_sample
+from ckptfmt.format.plane_layout import WordLayout
 from ckptfmt.format.plane_rows import find_rows, put_back, take_off
 from ckptfmt.format.plane_words import (
     FOLD_BITS,
@@ -20,9 +21,11 @@ from ckptfmt.format.plane_words import (
     SPARE_BITS,
     cut_plane,
     fold,
+    join_rotated,
     merge_plane,
     plane_bytes,
     scratch,
+    split_rotated,
     unfold,
     word_type,
 )
@@ -125,6 +128,8 @@ class PlanesEncoder:
         self.head = decode_head(encode_head(plan, size_bytes))
         self.spares = bytearray(self.head.block_count)
         self.sizes = [[0] * len(plan.widths) for _ in range(self.head.block_count)]
+        upper = plan.layout.find_upper(has_rows=bool(plan.row_length))
+        self._work, self._is_halved = upper or plan.layout, upper is not None
 
     def encode_head(self) -> bytes:
         """Return what stands before the first block."""
@@ -134,51 +139,52 @@ class PlanesEncoder:
         """Return the bytes of one block, from the bytes of the tensor that belong into it."""
         import numpy
 
-        plan, count = self.plan, self.head.words_in(block)
-        words = _words_of(raw, plan, count)
-        rows = b""
-        if plan.row_length or plan.base:
-            words = words.copy() if plan.fold == FOLD_NONE else words
-            if plan.row_length:
-                rows = self._take_rows(words)
-            numpy.subtract(words, words.dtype.type(plan.base), out=words)
-        spare = plan.spare if plan.spare and not int(words.max(initial=0)) >> (8 * plan.word_bytes - plan.spare) else 0
+        plan, work = self.plan, self._work
+        words, lower = self._words(raw, self.head.words_in(block))
+        rows = self._take_rows(words) if plan.row_length else b""
+        if work.base:
+            numpy.subtract(words, words.dtype.type(work.base), out=words)
+        spare = plan.spare if plan.spare and not int(words.max(initial=0)) >> (8 * work.word_bytes - plan.spare) else 0
         # Packing would tell equal words apart.
         if spare and words[0] == words[-1] and (words == words[0]).all():
             spare = 0
         self.spares[block] = spare
+        planes = [cut_plane(words, *place, f"plane {index}") for index, place in enumerate(work.places(spare))] + lower
         parts: list[bytes | memoryview] = []
-        for index, (shift, width, given_up) in reversed(list(enumerate(plan.places(spare)))):
-            plane = cut_plane(words, shift, width, given_up, f"plane {index}")
-            mode, data = encode_plane(plane, width, plan.levels[index])
+        for index, plane in reversed(list(enumerate(planes))):
+            mode, data = encode_plane(plane, plan.widths[index], plan.levels[index])
             self.sizes[block][index] = mode << MODE_SHIFT | len(data)
             parts.append(data)
         size_bytes = sum(map(len, parts)) + len(rows)
         return b"".join([*parts, rows, bytes(-size_bytes % BLOCK_ALIGNMENT_BYTES)])
+
+    def _words(self, raw: memoryview, count: int) -> tuple[Words, list[Words]]:
+        """Return a block as folded words that may be overwritten, or as their upper halves and the plane of the lower ones."""
+        import numpy
+
+        plan = self.plan
+        if plan.fold == FOLD_BITS:
+            return numpy.packbits(numpy.frombuffer(raw, numpy.uint8), bitorder="little"), []
+        words = numpy.frombuffer(raw, word_type(plan.word_bytes), count)
+        if self._is_halved:
+            upper, lower = split_rotated(words)
+            return upper, [lower.view(numpy.uint8)]
+        words = fold(words, plan.fold, scratch("words", count, words.dtype.str))
+        return words.copy() if plan.fold == FOLD_NONE and (plan.base or plan.row_length) else words, []
 
     def _take_rows(self, words: Words) -> bytes:
         import numpy
 
         columns = numpy.frombuffer(self.plan.columns, numpy.int8)
         matrix = words.reshape(-1, self.plan.row_length)
-        rows = find_rows(matrix, columns, self.plan.centre, self.plan.shift)
-        take_off(matrix, rows, columns, self.plan.shift)
+        rows = find_rows(matrix, columns, self.plan.centre, self._work.shift)
+        take_off(matrix, rows, columns, self._work.shift)
         return rows.tobytes()
 
     def encode_table(self, position: int) -> bytes:
         """Return what follows the last block, which ends at `position`."""
         table = bytes(self.spares) + b"".join(size.to_bytes(4, "little") for sizes in self.sizes for size in sizes)
         return bytes(-(position + len(table)) % ALIGNMENT_BYTES) + table
-
-
-def _words_of(raw: memoryview, plan: PlanePlan, count: int) -> Words:
-    """Return a block as folded words: in memory of this thread, or as they are."""
-    import numpy
-
-    if plan.fold == FOLD_BITS:
-        return numpy.packbits(numpy.frombuffer(raw, numpy.uint8), bitorder="little")
-    words = numpy.frombuffer(raw, word_type(plan.word_bytes), count)
-    return fold(words, plan.fold, scratch("words", count, words.dtype.str))
 
 
 class PlanesStream:
@@ -193,6 +199,9 @@ class PlanesStream:
         import numpy
 
         self.head = head
+        layout = WordLayout(head.word_bytes, head.fold, head.widths, head.base, head.shift)
+        upper = layout.find_upper(has_rows=bool(head.row_length))
+        self._work, self._is_halved = upper or layout, upper is not None
         count, planes = head.block_count, len(head.widths)
         if len(columns) != head.head_bytes - HEAD.size or any(columns[head.row_length :]):
             raise ValueError(
@@ -227,26 +236,30 @@ class PlanesStream:
         """
         import numpy
 
-        head, count, spare = self.head, self.head.words_in(block), self._spares[block]
-        words = scratch("words", count, word_type(head.word_bytes))
-        position = 0
-        places = list(enumerate(plane_places(head.word_bytes, head.widths, spare)))
-        for index, (shift, width, given_up) in reversed(places):
+        head, work, count = self.head, self._work, self.head.words_in(block)
+        places = work.places(self._spares[block])
+        position, planes = 0, []
+        for index in reversed(range(len(head.widths))):
             size = int(self._sizes[block, index])
-            plane_size = plane_bytes(count, width, given_up)
-            plane = decode_plane(int(self._modes[block, index]), data[position : position + size], plane_size, width)
-            merge_plane(words, plane, shift, width, given_up, is_first=index == len(places) - 1)
+            width, spare = places[index][1:] if index < len(places) else (head.widths[index], 0)
+            stored = data[position : position + size]
+            planes.append(decode_plane(int(self._modes[block, index]), stored, plane_bytes(count, width, spare), width))
             position += size
-        if head.base:
-            numpy.add(words, words.dtype.type(head.base), out=words)
+        lower = planes.pop(0) if self._is_halved else None
+        words = scratch("words", count, word_type(work.word_bytes))
+        for place, plane in zip(reversed(places), planes, strict=True):
+            merge_plane(words, plane, *place, is_first=plane is planes[0])
+        if work.base:
+            numpy.add(words, words.dtype.type(work.base), out=words)
         if head.row_length:
             matrix = words.reshape(-1, head.row_length)
-            rows = numpy.frombuffer(data[position : position + len(matrix)], numpy.int8)
-            put_back(matrix, rows, self._columns, head.shift)
+            put_back(matrix, numpy.frombuffer(data[position : position + len(matrix)], numpy.int8), self._columns, work.shift)
             position += len(matrix)
         if any(data[position:]):
             raise ValueError("bytes behind the planes of a block")
-        if head.fold == FOLD_BITS:
+        if lower is not None:
+            join_rotated(words, lower.view("<u2"), numpy.frombuffer(out, "<u4"))
+        elif head.fold == FOLD_BITS:
             numpy.copyto(numpy.frombuffer(out, numpy.uint8), numpy.unpackbits(words, count=len(out), bitorder="little"))
         else:
             unfold(words, head.fold, numpy.frombuffer(out, words.dtype))

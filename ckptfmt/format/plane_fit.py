@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt.format.plane_coding import FAST, STORED, encode_plane
+from ckptfmt.format.plane_layout import WordLayout
 from ckptfmt.format.plane_rows import STEP_BITS, find_columns, find_rows, take_off
 from ckptfmt.format.plane_words import FOLD_BITS, FOLD_NONE, FOLD_ROTATED, FOLD_ZIGZAG, cut_plane, fold, word_type
 
@@ -61,19 +62,10 @@ class PlanePlan:
     columns: bytes = b""
     centre: int = 0
 
-    def places(self, spare: int) -> list[tuple[int, int, int]]:
-        """Return for each plane, from the top, its lowest bit, its width in bytes and how many bits of it are spare."""
-        return plane_places(self.word_bytes, self.widths, spare)
-
-
-def plane_places(word_bytes: int, widths: tuple[int, ...], spare: int) -> list[tuple[int, int, int]]:
-    """Return for each plane, from the top, its lowest bit, its width in bytes and its spare bits. Spec 11.2."""
-    places, bit = [], 8 * word_bytes - spare
-    for index, width in enumerate(widths):
-        given_up = spare if index == 1 else 0
-        bit -= 8 * width - given_up
-        places.append((bit, width, given_up))
-    return places
+    @property
+    def layout(self) -> WordLayout:
+        """How the words are cut."""
+        return WordLayout(self.word_bytes, self.fold, self.widths, self.base, self.shift)
 
 
 def coded_type(raw: memoryview, dtype: str) -> str:
@@ -134,7 +126,7 @@ def _plan_floats(sample: Words, dtype: str, shape: tuple[int, ...], size_bytes: 
             table, few = numpy.frombuffer(columns, numpy.int8), few.copy()
             take_off(few, find_rows(few, table, centre, shift), table, shift)
     plan = _with_base(plan, few.ravel(), below_exponent)
-    return _with_levels(plan, few.ravel()[: 2 * MIN_SAMPLE_WORDS] - few.dtype.type(plan.base), level)
+    return _with_levels(plan, few.ravel()[:MIN_SAMPLE_WORDS] - few.dtype.type(plan.base), level)
 
 
 def _row_length(dtype: str, shape: tuple[int, ...]) -> int:
@@ -167,14 +159,16 @@ def _with_base(plan: PlanePlan, words: Words, below_exponent: int) -> PlanePlan:
 def _with_levels(plan: PlanePlan, words: Words, level: int) -> PlanePlan:
     """Choose how each plane is coded by coding that of a sample of words, ready to be cut."""
     levels: list[int | None] = []
-    for index, (shift, width, spare) in enumerate(plan.places(plan.spare)):
+    for index, (shift, width, spare) in enumerate(plan.layout.places(plan.spare)):
         if spare:
             levels.append(None)
             continue
         plane = cut_plane(words, shift, width, 0, f"plane {index}")
         mode, fast = encode_plane(plane, width, FAST)
         chosen = FAST if mode != STORED and len(fast) <= WORTH_CODING * len(plane) else None
-        if level >= LEVELS_TRIED_FROM and len(encode_plane(plane, width, level)[1]) < WORTH_A_LEVEL * min(len(fast), len(plane)):
+        # What is noise to the fast way is noise, but for the planes of integers, which repeat at a distance.
+        is_tried = level >= LEVELS_TRIED_FROM and (chosen is not None or index == 0 or plan.fold != FOLD_ROTATED)
+        if is_tried and len(encode_plane(plane, width, level)[1]) < WORTH_A_LEVEL * min(len(fast), len(plane)):
             chosen = level
         levels.append(chosen)
     return replace(plan, levels=tuple(levels))

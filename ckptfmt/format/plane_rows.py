@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Words = numpy.ndarray[Any, Any]
 
 STEP_BITS = 3
-LOOKED_AT = 128
+LOOKED_AT = 64
 WORTH_PREDICTING_BITS = 0.04
 
 

@@ -75,6 +75,30 @@ def unfold(words: Words, kind: int, out: Words) -> None:
     numpy.bitwise_xor(words, sign, out=out)
 
 
+def split_rotated(words: Words) -> tuple[Words, Words]:
+    """Return the upper and lower halves of words of 4 bytes, rotated."""
+    import numpy
+
+    upper, lower = scratch("upper", len(words), "<u2"), scratch("lower", len(words), "<u2")
+    rotated = fold(words, FOLD_ROTATED, scratch("rotated", len(words), "<u4"))
+    numpy.copyto(lower, rotated, casting="unsafe")
+    numpy.right_shift(rotated, 16, out=rotated)
+    numpy.copyto(upper, rotated, casting="unsafe")
+    return upper, lower
+
+
+def join_rotated(upper: Words, lower: Words, out: Words) -> None:
+    """Undo `split_rotated`."""
+    import numpy
+
+    rotated, work = scratch("rotated", len(out), "<u4"), scratch("sign", len(out), "<u4")
+    numpy.copyto(rotated, upper)
+    numpy.left_shift(rotated, 16, out=rotated)
+    numpy.copyto(work, lower)
+    numpy.bitwise_or(rotated, work, out=rotated)
+    unfold(rotated, FOLD_ROTATED, out)
+
+
 def plane_bytes(count: int, width: int, spare: int) -> int:
     """Return the size of a plane of so many words; with `spare` of its bits at the top of each byte given up to others."""
     if not spare:
