@@ -15,6 +15,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -188,7 +189,7 @@ def measure_checkpoint(path: Path, level: int) -> None:
         times.append(time.perf_counter())
         ckptfmt.decompress(info.path)
         times.append(time.perf_counter())
-    speeds = [report.before_bytes / (end - begin) / 1e6 for begin, end in zip(times, times[1:], strict=False)]
+    speeds = [report.before_bytes / (end - begin) / 1e6 for begin, end in pairwise(times)]
     print(f"\nmixed precision, {report.before_bytes / 1e6:.0f} MB: {report.after_bytes / report.before_bytes:.4f}")
     print(", ".join(f"{section} {after / before:.4f}" for section, (before, after) in report.sections.items()))
     print(

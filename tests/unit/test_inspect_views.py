@@ -344,7 +344,7 @@ def test_documents_are_json_with_every_fact():
     json.dumps(document, allow_nan=False)
     assert document.keys() == {
         *("kind", "path", "step", "created_at_utc", "size_bytes", "unique_bytes", "tensor_count", "element_count", "tensor_bytes"),
-        *("metrics", "digest", "version", "requires", "writer", "fingerprint", "sections", "files"),
+        *("stored_tensor_bytes", "metrics", "digest", "version", "requires", "writer", "fingerprint", "sections", "files"),
     }
     assert [section["name"] for section in document["sections"]] == ["model", "optimizer", ""]
     assert document["sections"][0]["dtypes"][1] == {"dtype": "bfloat16", "tensor_count": 1, "element_count": 768, "size_bytes": 1536}

@@ -20,7 +20,7 @@ from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.sources.location import Kind, NotReadableHereError, kind_of, without_segment
 from ckpt_inspect.views.tensor_table import TensorSelection, select_tensors, tensor_entries, tensor_lines
 from ckptfmt.errors import CorruptError, FormatError
-from ckptfmt.format.metadata import TensorRow
+from ckptfmt.format.metadata import ShardTable, TensorRow
 
 if TYPE_CHECKING:
     from ckpt_inspect.sources.tensor_data import Outcome
@@ -124,6 +124,7 @@ class Subject:
     tree: Any
     rows: Sequence[TensorRow]
     shard_names: Sequence[str]
+    tables: Sequence[ShardTable]
     overview: Callable[[Screen], Iterator[str]]
     document: Callable[[], dict[str, Any]]
     statistics: Callable[[Sequence[int]], Iterator[Outcome]]
@@ -146,6 +147,7 @@ def _checkpoint_subject(path: str) -> Subject:
         tree=checkpoint.metadata.tree,
         rows=checkpoint.metadata.tensors,
         shard_names=[shard.name for shard in checkpoint.manifest.shards],
+        tables=checkpoint.metadata.shards,
         overview=lambda screen: summary_lines(checkpoint, screen),
         document=lambda: checkpoint_document(checkpoint),
         statistics=statistics,
@@ -168,6 +170,7 @@ def _file_subject(path: str) -> Subject:
         tree=file.tree,
         rows=file.tensors,
         shard_names=[os.path.basename(path)],
+        tables=(),
         overview=lambda screen: file_lines(file, screen),
         document=lambda: file_document(file),
         statistics=statistics,
@@ -202,7 +205,8 @@ class _Inspection:
 
     @cached_property
     def _selection(self) -> TensorSelection:
-        return select_tensors(self._subject.rows, self._subject.shard_names, matches=self._matches, order=self._request.order)
+        subject = self._subject
+        return select_tensors(subject.rows, subject.shard_names, subject.tables, matches=self._matches, order=self._request.order)
 
     def _tree(self) -> TreeView:
         from ckpt_inspect.views.tree import TreeView
@@ -235,7 +239,7 @@ class _Inspection:
     def _first_tensors(self) -> Iterator[str]:
         rows = self._selection.rows
         shown = rows if self._screen.verbosity else rows[:_SHOWN_TENSORS]
-        yield from tensor_lines(TensorSelection(shown, self._selection.shard_names), self._screen)
+        yield from tensor_lines(TensorSelection(shown, self._selection.shard_names, self._selection.tables), self._screen)
         if len(shown) < len(rows):
             yield self._screen.style.dim(f"... and {len(rows) - len(shown):,} more (--tensors shows all)")
 

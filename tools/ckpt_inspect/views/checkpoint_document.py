@@ -23,6 +23,7 @@ def checkpoint_document(checkpoint: Checkpoint) -> dict[str, Any]:
         "tensor_count": manifest.tensor_count,
         "element_count": sum(total.element_count for total in totals.values()),
         "tensor_bytes": manifest.tensor_bytes,
+        "stored_tensor_bytes": sum(sum(table.sizes) for table in checkpoint.metadata.shards),
         "metrics": metrics_document(manifest.metrics),
         "digest": manifest.digest,
         "version": list(manifest.version),

@@ -10,6 +10,7 @@ from ckpt_inspect.output.table import Table, labelled, name_column, number_colum
 from ckpt_inspect.output.units import age_text, count_text, exact_size_text, number_text, parse_utc, size_text, utc_text
 from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.checkpoint import Checkpoint, StoredFile
+from ckpt_inspect.views.stored_sizes import codec_counts
 from ckpt_inspect.views.tensor_nodes import find_row
 from ckpt_inspect.views.totals import SectionTotal, totals_by_section
 from ckpt_inspect.views.values import dtype_text, fitted, is_inline, type_of
@@ -75,10 +76,22 @@ def _facts(checkpoint: Checkpoint, totals: Mapping[str, SectionTotal], screen: S
         ("created", f"{utc_text(created, visible(manifest.created_at_utc))} UTC{age}"),
         ("on disk", on_disk),
         ("tensors", tensors if manifest.tensor_count else "none"),
+        *_compression(checkpoint),
         ("format", f"ckptfmt {manifest.version[0]}.{manifest.version[1]}{features}, written by {visible(manifest.writer)}"),
         ("digest", manifest.digest if screen.verbosity else manifest.digest[: len(PREFIX) + _DIGEST_LENGTH]),
     ]
     return labelled(facts, screen)
+
+
+def _compression(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    tables = checkpoint.metadata.shards
+    counts = codec_counts(tables)
+    if not counts:
+        return []
+    stored_bytes = sum(sum(table.sizes) for table in tables)
+    ratio = f"{100 * stored_bytes / max(1, checkpoint.manifest.tensor_bytes):.1f} %"
+    codecs = ", ".join(f"{count:,} {visible(name)}" for name, count in counts.items())
+    return [("encoded", f"to {size_text(stored_bytes)}, {ratio}: {codecs}")]
 
 
 def _state_lines(checkpoint: Checkpoint, totals: Mapping[str, SectionTotal], screen: Screen) -> Iterator[str]:

@@ -11,8 +11,9 @@ from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.output.table import Table, name_column, number_column, text_column
 from ckpt_inspect.output.units import size_text
 from ckpt_inspect.output.visible import visible
+from ckpt_inspect.views.stored_sizes import is_encoded, stored_size
 from ckpt_inspect.views.values import dtype_text
-from ckptfmt.format.metadata import TensorRow
+from ckptfmt.format.metadata import ShardTable, TensorRow
 
 _DIGITS = re.compile(r"([0-9]+)")
 _SHARD_NAME = re.compile(r"(.+)-[0-9a-f]{8,64}\.safetensors")
@@ -21,14 +22,20 @@ _NOTHING = "-"
 
 @dataclass(frozen=True, slots=True)
 class TensorSelection:
-    """Rows of an index, in the order in which they are shown, with their numbers in the index; and the names of its shards."""
+    """Rows of an index, in the order in which they are shown, with their numbers in the index; the names of its shards, and their slots."""
 
     rows: Sequence[tuple[int, TensorRow]]
     shard_names: Sequence[str]
+    tables: Sequence[ShardTable] = ()
 
 
 def select_tensors(
-    rows: Sequence[TensorRow], shard_names: Sequence[str], *, matches: Callable[[str], bool] | None, order: str | None
+    rows: Sequence[TensorRow],
+    shard_names: Sequence[str],
+    tables: Sequence[ShardTable] = (),
+    *,
+    matches: Callable[[str], bool] | None,
+    order: str | None,
 ) -> TensorSelection:
     """Choose rows by name, and order them by name (numbers in them by value), by size (largest first) or as stored."""
     chosen = [(index, row) for index, row in enumerate(rows) if matches is None or matches(row.name)]
@@ -36,7 +43,7 @@ def select_tensors(
         chosen.sort(key=lambda item: _name_key(item[1].name))
     elif order == "size":
         chosen.sort(key=lambda item: -item[1].size_bytes)
-    return TensorSelection(chosen, shard_names)
+    return TensorSelection(chosen, shard_names, tables)
 
 
 def _name_key(name: str) -> list[tuple[int, str]]:
@@ -47,8 +54,14 @@ def tensor_lines(selection: TensorSelection, screen: Screen) -> Iterator[str]:
     """Yield one line for each tensor."""
     shown_names = _shown_shard_names(selection.shard_names)
     shapes = [(row, visible(row.name), _shards_text(row, shown_names)) for _, row in selection.rows]
-    cells = [(name, dtype_text(row.dtype), str(list(row.shape)), size_text(row.size_bytes), shard) for row, name, shard in shapes]
+    cells: list[tuple[str, ...]] = [
+        (name, dtype_text(row.dtype), str(list(row.shape)), size_text(row.size_bytes), shard) for row, name, shard in shapes
+    ]
     heads = [name_column("name"), text_column("dtype"), text_column("shape"), number_column("size"), text_column("shard")]
+    if is_encoded(selection.tables):
+        stored = [stored_size(row, selection.tables) for _, row in selection.rows]
+        cells = [(*cell, size_text(each.size_bytes), ", ".join(each.codecs)) for cell, each in zip(cells, stored, strict=True)]
+        heads += [number_column("stored"), text_column("codec")]
     table = Table(heads, cells, screen.width)
     yield screen.style.bold(table.header())
     yield from map(table.line, cells)
@@ -73,4 +86,8 @@ def tensor_entries(selection: TensorSelection) -> Iterator[dict[str, Any]]:
     for _, row in selection.rows:
         shards = [selection.shard_names[shard] for shard in sorted({chunk.shard for chunk in row.chunks})]
         entry: dict[str, Any] = {"name": row.name, "dtype": row.dtype, "shape": list(row.shape), "size_bytes": row.size_bytes}
-        yield entry | {"shards": shards, "chunk_count": len(row.chunks)}
+        entry |= {"shards": shards, "chunk_count": len(row.chunks)}
+        if selection.tables:
+            stored = stored_size(row, selection.tables)
+            entry |= {"stored_bytes": stored.size_bytes, "codecs": list(stored.codecs)}
+        yield entry
