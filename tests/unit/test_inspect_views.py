@@ -83,7 +83,9 @@ MANIFEST = Manifest(
     tensor_bytes=sum(each.size_bytes for each in ROWS),
     digest=digest("d7c9bc06094f"),
 )
-METADATA = Metadata(TREE, ROWS, [ShardTable(64, (), (), b"")] * 3)
+METADATA = Metadata(
+    TREE, ROWS, [ShardTable(64, (), [each.size_bytes for each in ROWS if each.chunks[0].shard == shard], b"") for shard in range(3)]
+)
 
 
 def stored(entry, *, names=1, problem=None):

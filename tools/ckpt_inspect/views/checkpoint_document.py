@@ -6,6 +6,7 @@ from typing import Any
 
 from ckpt_inspect.sources.checkpoint import Checkpoint, StoredFile
 from ckpt_inspect.views.json_values import metrics_document
+from ckpt_inspect.views.stored_sizes import total_stored_bytes
 from ckpt_inspect.views.totals import SectionTotal, totals_by_section
 
 
@@ -23,7 +24,7 @@ def checkpoint_document(checkpoint: Checkpoint) -> dict[str, Any]:
         "tensor_count": manifest.tensor_count,
         "element_count": sum(total.element_count for total in totals.values()),
         "tensor_bytes": manifest.tensor_bytes,
-        "stored_tensor_bytes": sum(sum(table.sizes) for table in checkpoint.metadata.shards),
+        "stored_tensor_bytes": total_stored_bytes(checkpoint.metadata.tensors, checkpoint.metadata.shards),
         "metrics": metrics_document(manifest.metrics),
         "digest": manifest.digest,
         "version": list(manifest.version),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ckptfmt.format.metadata import ShardTable, TensorRow
@@ -21,6 +21,12 @@ def stored_size(row: TensorRow, tables: Sequence[ShardTable]) -> StoredSize:
     encodings = [tables[chunk.shard].encodings.get(chunk.slot) for chunk in row.chunks]
     codecs = dict.fromkeys(name for encoding in encodings if encoding for name, _ in encoding.codecs)
     return StoredSize(sum(tables[chunk.shard].sizes[chunk.slot] for chunk in row.chunks), tuple(codecs))
+
+
+def total_stored_bytes(rows: Iterable[TensorRow], tables: Sequence[ShardTable]) -> int:
+    """Return what all tensors take together: each slot that they refer to once, and no stale ones."""
+    places = {(chunk.shard, chunk.slot) for row in rows for chunk in row.chunks}
+    return sum(tables[shard].sizes[slot] for shard, slot in places)
 
 
 def is_encoded(tables: Sequence[ShardTable]) -> bool:

@@ -10,7 +10,7 @@ from ckpt_inspect.output.table import Table, labelled, name_column, number_colum
 from ckpt_inspect.output.units import age_text, count_text, exact_size_text, number_text, parse_utc, size_text, utc_text
 from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.checkpoint import Checkpoint, StoredFile
-from ckpt_inspect.views.stored_sizes import codec_counts
+from ckpt_inspect.views.stored_sizes import codec_counts, total_stored_bytes
 from ckpt_inspect.views.tensor_nodes import find_row
 from ckpt_inspect.views.totals import SectionTotal, totals_by_section
 from ckpt_inspect.views.values import dtype_text, fitted, is_inline, type_of
@@ -88,7 +88,7 @@ def _compression(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     counts = codec_counts(tables)
     if not counts:
         return []
-    stored_bytes = sum(sum(table.sizes) for table in tables)
+    stored_bytes = total_stored_bytes(checkpoint.metadata.tensors, tables)
     ratio = f"{100 * stored_bytes / max(1, checkpoint.manifest.tensor_bytes):.1f} %"
     codecs = ", ".join(f"{count:,} {visible(name)}" for name, count in counts.items())
     return [("encoded", f"to {size_text(stored_bytes)}, {ratio}: {codecs}")]
