@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 import warnings
@@ -14,82 +13,17 @@ import pytest
 
 import ckptfmt
 from ckptfmt.disk.local import LocalDisk
-from ckptfmt.disk.protocol import LockState
 from ckptfmt.run import mirror_copy
+from tests.drive import Drive
 
 
 def state_of(step: int) -> dict[str, Any]:
     return {"frozen": {"w": np.arange(3000)}, "head": {"w": np.full(100, step)}, "step": step}
 
 
-class Drive:
-    """A mounted drive below one path: no hard links, no locks, no rename onto an existing name, sometimes away."""
-
-    def __init__(self, path: Path) -> None:
-        self._disk = LocalDisk()
-        self._path = str(path)
-        self.is_away = False
-        self.created: list[str] = []
-
-    def _check(self, path: str) -> bool:
-        if not path.startswith(self._path):
-            return False
-        if self.is_away:
-            raise OSError(errno.EIO, "the drive is away", path)
-        return True
-
-    def open_directory(self, path: str) -> Any:
-        directory = self._disk.open_directory(path)
-        try:
-            return DriveDirectory(self, directory) if self._check(path) else directory
-        except OSError:
-            directory.close()
-            raise
-
-    def make_directory(self, path: str) -> None:
-        self._check(path)
-        self._disk.make_directory(path)
-
-    def remove_directory(self, path: str) -> None:
-        self._check(path)
-        self._disk.remove_directory(path)
-
-    def real_path(self, path: str) -> str:
-        return self._disk.real_path(path)
-
-
-class DriveDirectory:
-    def __init__(self, drive: Drive, inner: Any) -> None:
-        self._drive = drive
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        self._drive._check(self._inner.path)
-        return getattr(self._inner, name)
-
-    def create(self, name: str, *, size_bytes: int) -> Any:
-        self._drive._check(self._inner.path)
-        self._drive.created.append(f"{self._inner.path}/{name}")
-        return self._inner.create(name, size_bytes=size_bytes)
-
-    def rename(self, source: str, target: str) -> None:
-        if target in self._inner.names():
-            raise FileExistsError(errno.EEXIST, "this drive does not replace", target)
-        self._inner.rename(source, target)
-
-    def link_from(self, other: Any, source: str, target: str) -> bool:
-        return False
-
-    def try_lock(self) -> LockState:
-        return LockState.UNSUPPORTED
-
-    def close(self) -> None:
-        self._inner.close()
-
-
 @pytest.fixture
 def drive(tmp_path: Path) -> Drive:
-    return Drive(tmp_path / "drive")
+    return Drive(LocalDisk(), str(tmp_path / "drive"))
 
 
 def opened(tmp_path: Path, disk: Any, name: str = "run", **options: Any) -> ckptfmt.Run:
