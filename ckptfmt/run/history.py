@@ -18,7 +18,7 @@ from ckptfmt.run.journal import Journal
 from ckptfmt.run.journal_reader import read_journal
 from ckptfmt.run.journal_salvage import salvage
 from ckptfmt.run.notices import warn
-from ckptfmt.run.steps import StepEntry
+from ckptfmt.run.steps import StepDirectory, StepEntry
 
 HISTORY_NAME = "history"
 _FLUSH_SECONDS = 1.0
@@ -40,11 +40,12 @@ class History:
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self._opened().append({"step": step, "metrics": dict(metrics), "created_at_utc": created}, flush=flush)
 
-    def adopt(self, entries: Sequence[StepEntry]) -> None:
+    def adopt(self, steps: StepDirectory) -> None:
         """Record checkpoints whose writer was killed before it could; otherwise they would be forgotten when they are deleted."""
-        recorded = _fold(self._records()) if entries else {}
-        for entry in entries:
-            if entry.manifest is not None and entry.step not in recorded:
+        numbers = steps.numbers()
+        recorded = _fold(self._records()) if numbers else {}
+        for entry in steps.entries([step for step in numbers if step not in recorded]):
+            if entry.manifest is not None:
                 metrics, created = dict(entry.manifest.metrics), entry.manifest.created_at_utc
                 self._opened().append({"step": entry.step, "metrics": metrics, "created_at_utc": created})
 

@@ -116,6 +116,11 @@ class Journal:
         """The number of the last record; 0 in a journal that never had one."""
         return self._base.number + len(self._pending)
 
+    @property
+    def segment_count(self) -> int:
+        """How many files of the journal this session knows."""
+        return len(self._sizes) + (self._segment is not None)
+
     def iter_records(self) -> Iterator[tuple[int, Any]]:
         """Yield number and value of the records that were found at opening."""
         if self.content is None:
@@ -166,20 +171,44 @@ class Journal:
                 with self._giving_up(0):
                     self._commit(segment)
 
+    def append_segment(self, payloads: list[bytes]) -> None:
+        """Append records, given as payloads, in a segment of their own that is flushed, sealed and closed: one small whole file.
+
+        For places where what was written once is not written to again, such as drives that upload a file when it is closed.
+        If this raises, nothing was appended.
+        """
+        with self._lock:
+            self._check_usable()
+            pending_count = len(self._pending)
+            self._pending += payloads
+            try:
+                segment = self._begin()
+            except BaseException:
+                del self._pending[pending_count:]
+                raise
+            self._seal()
+            self._segment = None
+            self._unlisted[segment.name] = self._sizes[segment.name] = segment.size_bytes
+            segment.file.close()
+
     def compact(self, values: Iterable[Any]) -> None:
         """Put `values` in the place of all records, whole or not at all, and remove the old segments.
 
         Raises:
             DurabilityUnknownError: the new records are there, but the disk did not confirm it. Nothing was removed.
         """
-        payloads = [encode_value(value) for value in values]
+        self.replace([encode_value(value) for value in values])
+
+    def replace(self, payloads: list[bytes], *, base_number: int | None = None) -> None:
+        """Do as `compact` with payloads; the first has the number after `base_number`, by default after the last one that was used."""
         with self._lock:
             self._check_usable()
             sizes = self._sizes | ({self._segment.name: self._segment.size_bytes} if self._segment else {})
             self._highest_number += 1
+            base = self.last_number if base_number is None else base_number
             with self._naming_a_full_disk(sum(map(len, payloads))):
                 snapshot = write_snapshot(
-                    self._directory, payloads, number=self._highest_number, base_number=self.last_number, seen=self._unlisted | sizes
+                    self._directory, payloads, number=self._highest_number, base_number=base, seen=self._unlisted | sizes
                 )
             self._adopt(snapshot, sizes)
             try:

@@ -35,6 +35,10 @@ class JournalContent:
         """
         return self._payloads.decode(first_number=self.first_number, where=self.path)
 
+    def iter_payloads(self) -> Iterator[bytes]:
+        """Yield each record as it is encoded, in order."""
+        return iter(self._payloads)
+
 
 def content_of(scan: JournalScan) -> JournalContent:
     """Return what a sound scan found."""

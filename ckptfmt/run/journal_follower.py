@@ -25,6 +25,15 @@ class JournalUpdate:
     is_restarted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What was given out so far: up to which record, after which base, and the last of them."""
+
+    base_number: int
+    number: int
+    last_payload: bytes
+
+
 class _CannotContinueError(Exception):
     """The journal does not go on where the follower stands, as far as the follower can see."""
 
@@ -39,9 +48,7 @@ class JournalFollower:
         self._chain = Chain()
         self._reader: SegmentReader | None = None
         self._searched_bytes = 0
-        self._given_base_number = 0
-        self._given_number = 0
-        self._given_payload = b""
+        self._given = _Given(0, 0, b"")
 
     def __enter__(self) -> JournalFollower:
         return self
@@ -59,28 +66,43 @@ class JournalFollower:
         Raises:
             CorruptError: as `read_journal`.
         """
+        given = self._given
+        payloads, is_restarted = self.poll_payloads()
+        store = PayloadStore()
+        store.add(payloads)
+        try:
+            records = list(store.decode(first_number=self.last_number - len(payloads) + 1, where=self._path))
+        except FormatError:
+            # Not given out, so the next call has to come here again.
+            self._given, self._reader = given, None
+            raise
+        return JournalUpdate(records, is_restarted)
+
+    @property
+    def base_number(self) -> int:
+        """The number before the first record of the journal."""
+        return self._chain.base_number
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last record that was given out."""
+        return self._given.number
+
+    def poll_payloads(self) -> tuple[list[bytes], bool]:
+        """Do as `poll`, and return the records as they are encoded, and whether they take the place of all before."""
         try:
             payloads, is_restarted = self._continue(), False
         except (_CannotContinueError, FormatError, FileNotFoundError):
             payloads, is_restarted = self._read_again()
-        store = PayloadStore()
-        store.add(payloads)
-        number = self._chain.position.number
-        try:
-            records = list(store.decode(first_number=number - len(payloads) + 1, where=self._path))
-        except FormatError:
-            # Not given out, so the next call has to come here again.
-            self._reader = None
-            raise
-        self._given_base_number, self._given_number = self._chain.base_number, number
-        self._given_payload = payloads[-1] if payloads else self._given_payload
-        return JournalUpdate(records, is_restarted)
+        last_payload = payloads[-1] if payloads else self._given.last_payload
+        self._given = _Given(self._chain.base_number, self._chain.position.number, last_payload)
+        return payloads, is_restarted
 
     def _continue(self) -> list[bytes]:
         reader, names = self._reader, set(segment_names(self._directory))
         if reader is None or not self._names <= names:
             raise _CannotContinueError
-        payloads = self._read(reader, self._given_number)
+        payloads = self._read(reader, self._given.number)
         for segment in find_segments(self._directory, sorted(names - self._names)):
             if segment.error or segment.number <= reader.segment.number:
                 raise _CannotContinueError
@@ -116,8 +138,8 @@ class JournalFollower:
         self._names = {reader.segment.name for reader in scan.readers}
         self._searched_bytes = self._reader.rest_bytes if self._reader else 0
         payloads = list(scan.payloads)
-        given_count = self._given_number - scan.chain.base_number
-        is_continued = self._given_base_number == scan.chain.base_number and given_count <= len(payloads)
-        if is_continued and (given_count == 0 or payloads[given_count - 1] == self._given_payload):
+        given_count = self._given.number - scan.chain.base_number
+        is_continued = self._given.base_number == scan.chain.base_number and given_count <= len(payloads)
+        if is_continued and (given_count == 0 or payloads[given_count - 1] == self._given.last_payload):
             return payloads[given_count:], False
         return payloads, True

@@ -28,6 +28,20 @@ def read_journal(disk: Disk, path: str) -> JournalContent:
         directory.close()
 
 
+def read_sound_part(disk: Disk, path: str) -> tuple[JournalContent, FormatError | None]:
+    """Read a journal as far as it is sound, and say what is wrong behind that.
+
+    Raises:
+        CheckpointNotFoundError: there is no directory.
+    """
+    directory = open_journal_directory(disk, path)
+    try:
+        scan = scan_journal(directory)
+    finally:
+        directory.close()
+    return content_of(scan), scan.problem
+
+
 def verify_journal(disk: Disk, path: str) -> tuple[Finding, ...]:
     """Return everything that is wrong with a journal (level "error") or worth a word ("warning"). Never raises because of damage."""
     directory = open_journal_directory(disk, path)

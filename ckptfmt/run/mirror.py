@@ -1,11 +1,12 @@
 """A second copy of a run, on a drive that may be slow, late or away: written behind the training, verified, never trusted blindly.
 
-After each commit one thread copies what the mirror lacks, the newest first: data files, then all of them are read back and
-verified against the manifest, then the manifest. It needs no hard links, no locks and no replacing rename there. A failure is kept in the
-status and tried again with the next commit, with growing pauses in between, and at `close`; it never stops the training.
+One thread copies what the mirror lacks: after each commit, every half minute what the journals of history, studies and progress have
+gained, and when the run is closed. Of a checkpoint first the data files, which are read back and verified against the manifest, then the
+manifest; of a journal whole records. It needs no hard links, no locks and no replacing rename there. A failure is kept in the status and
+tried again, with growing pauses in between; it never stops the training.
 
 The mirror follows the run: what the run's rules do not keep goes, but never the two newest verified ones; what a new branch or a
-new beginning leaves behind is set aside there too.
+new beginning leaves behind is set aside there too, once the mirror has a checkpoint of what is gone on from.
 """
 
 from __future__ import annotations
@@ -18,26 +19,30 @@ from datetime import UTC, datetime
 from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.errors import CheckpointError, CheckpointNotFoundError
-from ckptfmt.run.mirror_copy import copy_checkpoint, copy_journals, copy_run_file, is_copied
+from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, CorruptError
+from ckptfmt.run.mirror_copy import MIN_GENERATIONS, copy_checkpoint, copy_run_file, find_identity, is_copied
+from ckptfmt.run.mirror_fill import Brought, fill
+from ckptfmt.run.mirror_journals import MirrorJournals, find_journals
 from ckptfmt.run.notices import warn
 from ckptfmt.run.retention import Policy, plan_retention
-from ckptfmt.run.run_file import RunFile, find_run_file
 from ckptfmt.run.steps import StepDirectory, StepEntry, step_name
 
-MIN_GENERATIONS = 2
+LOOK_SECONDS = 30.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorStatus:
-    """Where the mirror stands. `pending` are committed steps that are not verified there yet."""
+    """Where the mirror stands. `pending` are committed steps that are not verified there yet, `pending_journals` the names of studies,
+    progress and history whose last copying failed.
+    """
 
     path: str
     verified: tuple[int, ...]
     pending: tuple[int, ...]
     last_error: str | None
+    pending_journals: tuple[str, ...] = ()
 
 
 class Mirror:
@@ -47,12 +52,17 @@ class Mirror:
         self._disk = disk
         self._source = StepDirectory(disk, source)
         self._target = StepDirectory(disk, target)
+        self._journals = MirrorJournals(disk, source, target)
         self._policy = policy
-        # Manifest digests by step: what this process knows to be whole there, and what it has seen in the run.
+        # Manifest digests by step: what this process knows to be whole there, what is damaged in the run, and what the run had when
+        # all of it was copied. `_seen` are all steps that this process has seen in the run.
         self._verified: dict[int, str] = {}
         self._seen: set[int] = set()
+        self._damaged: dict[int, str] = {}
+        self._done: dict[int, str] | None = None
         self._is_same_run = False
         self._last_error: str | None = None
+        self._pending_journals: tuple[str, ...] = ()
         self._changed = threading.Condition()
         self._requested = 0
         self._tried = 0
@@ -61,115 +71,128 @@ class Mirror:
 
     def status(self) -> MirrorStatus:
         """Return where the mirror stands."""
-        pending = tuple(step for step, digest in self._wanted().items() if self._verified.get(step) != digest)
-        return MirrorStatus(self._target.path, tuple(sorted(self._verified)), pending, self._last_error)
+        verified = dict(self._verified)
+        pending = tuple(sorted((step for step, digest in self._wanted().items() if verified.get(step) != digest), reverse=True))
+        return MirrorStatus(self._target.path, tuple(sorted(verified)), pending, self._last_error, self._pending_journals)
 
-    def update(self) -> None:
-        """Copy what the mirror lacks, in the background."""
+    def start(self) -> None:
+        """Look from now on, in the background, for what the mirror lacks."""
         with self._changed:
-            self._requested += 1
-            self._changed.notify_all()
-            if self._thread is None:
+            if self._thread is None and not self._is_closing:
                 self._thread = threading.Thread(target=self._run, name="ckptfmt-mirror", daemon=True)
                 self._thread.start()
 
-    def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until what was asked for so far has been tried once; tell whether nothing is pending."""
+    def update(self) -> None:
+        """Copy what the mirror lacks, in the background, at once."""
+        self.start()
         with self._changed:
-            self._changed.wait_for(lambda: self._tried >= self._requested, timeout_seconds)
-        return not self.status().pending
+            self._requested += 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Wait until everything that the run has by now has been tried once."""
+        self.update()
+        with self._changed:
+            request = self._requested
+            self._changed.wait_for(lambda: self._tried >= request or self._is_closing)
 
     def update_and_close(self) -> None:
         """Try once more what is missing, end the thread, and say what is still missing."""
-        if self._thread is None:
-            return
+        self.start()
         with self._changed:
             self._requested += 1
             self._is_closing = True
             self._changed.notify_all()
-        self._thread.join()
-        self._thread = None
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._journals.close()
         if self._last_error is not None:
-            steps = ", ".join(map(str, self.status().pending)) or "none"
-            warn(f"{self._target.path}: the mirror is not up to date (steps missing: {steps}): {self._last_error}")
+            status = self.status()
+            steps = f"steps missing: {', '.join(map(str, status.pending)) or 'none'}"
+            journals = f"; not whole: {', '.join(status.pending_journals)}" if status.pending_journals else ""
+            warn(f"{self._target.path}: the mirror is not up to date ({steps}{journals}): {self._last_error}")
 
-    def has_checkpoints(self) -> bool:
+    def has_content(self) -> bool:
         """Tell whether there is something to fill a run from."""
-        return self._target.exists() and bool(self._target.committed())
+        if not self._target.exists():
+            return False
+        return next(self._target.newest_first(), None) is not None or bool(find_journals(self._disk, self._target.path))
 
-    def fill(self) -> list[int]:
-        """Bring the newest sound checkpoints from the mirror into an empty run; return their steps.
-
-        The identity comes first, so that a kill in between leaves no checkpoint of which nobody knows whose it is.
-        """
-        copy_run_file(self._disk, self._target.path, self._source.path)
-        copy_journals(self._disk, self._target.path, self._source.path)
-        brought: list[int] = []
-        for entry in reversed(self._target.committed()):
-            if len(brought) == MIN_GENERATIONS:
-                break
-            try:
-                copy_checkpoint(self._disk, entry.path, self._source.path_of(entry.step))
-            except CheckpointError as error:
-                warn(f"{entry.path}: the mirror's copy is passed over: {error}")
-            else:
-                brought.append(entry.step)
-        return sorted(brought)
+    def fill(self) -> Brought:
+        """Bring what is in the mirror into an empty run."""
+        return fill(self._disk, self._target.path, self._source.path)
 
     def _wanted(self) -> dict[int, str]:
         """Return the run's checkpoints, the newest first."""
-        committed = reversed(self._source.committed()) if self._source.exists() else ()
-        return {entry.step: entry.manifest.digest for entry in committed if entry.manifest is not None}
+        known = reversed(self._source.known_entries()) if self._source.exists() else ()
+        return {entry.step: entry.manifest.digest for entry in known if entry.manifest is not None}
 
     def _run(self) -> None:
-        pause_seconds: float | None = None
+        failed_seconds = 0.0
         while True:
             with self._changed:
                 # After a failure the next try comes with the next request, or when the pause is over.
-                self._changed.wait_for(lambda: self._requested > self._tried, pause_seconds)
+                self._changed.wait_for(lambda: self._requested > self._tried, failed_seconds or LOOK_SECONDS)
                 request, is_last = self._requested, self._is_closing
+            error: str | None = None
             try:
                 self._bring_up_to_date()
-                self._last_error, pause_seconds = None, None
-            except Exception as error:  # noqa: BLE001 - nothing that happens to the mirror may end it silently; the status tells
-                self._last_error = f"{type(error).__name__}: {error}"
-                pause_seconds = min(2 * (pause_seconds or _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+            except Exception as problem:  # noqa: BLE001 - nothing that happens to the mirror may end it silently; the status tells
+                error = f"{type(problem).__name__}: {problem}"
+            failed_seconds = 0.0 if error is None else min(2 * failed_seconds or _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
             with self._changed:
-                self._tried = request
+                self._last_error, self._tried = error, request
                 self._changed.notify_all()
             if is_last:
                 return
 
     def _bring_up_to_date(self) -> None:
         wanted = self._wanted()
-        if not wanted:
+        if not wanted and not self._journals.exist():
             return
-        make_directories(self._disk, self._target.path)
-        self._leave_what_the_run_left(wanted)
-        copy_run_file(self._disk, self._source.path, self._target.path)
+        first_error: Exception | None = None
+        if wanted != self._done:
+            make_directories(self._disk, self._target.path)
+            self._leave_what_the_run_left(wanted)
+            copy_run_file(self._disk, self._source.path, self._target.path)
+            first_error = self._copy_steps(wanted)
+        failed = self._journals.update()
+        self._pending_journals = tuple(failed)
+        if wanted != self._done:
+            # Whatever went wrong: what goes makes room, and the two newest stay.
+            self._seen |= wanted.keys()
+            self._remove_outdated()
+        errors = [error for error in (first_error, *failed.values()) if error is not None]
+        self._done = None if errors else wanted
+        if errors:
+            raise errors[0]
+
+    def _copy_steps(self, wanted: dict[int, str]) -> Exception | None:
+        """Copy what is missing; return the first error."""
         first_error: Exception | None = None
         for step, digest in wanted.items():
-            if self._verified.get(step) == digest:
+            if self._verified.get(step) == digest or self._damaged.get(step) == digest:
                 continue
             try:
                 self._copy(step)
                 self._verified[step] = digest
             except (OSError, CheckpointError) as error:
-                if self._wanted().get(step) == digest:
-                    first_error = first_error or error
-                # Otherwise the run has deleted it meanwhile, and its copy is not wanted any more.
-        self._seen |= set(wanted)
-        copy_journals(self._disk, self._source.path, self._target.path)
-        if first_error is not None:
-            raise first_error
-        self._remove_outdated()
+                if self._wanted().get(step) != digest:
+                    # The run has deleted it meanwhile, and its copy is not wanted any more.
+                    continue
+                if isinstance(error, CorruptError):
+                    # Damaged in the run itself. Read once, and not every minute.
+                    self._damaged[step] = digest
+                first_error = first_error or error
+        return first_error
 
     def _copy(self, step: int) -> None:
         source, target = self._source.path_of(step), self._target.path_of(step)
         if is_copied(self._disk, source, target):
             return
-        if any(entry.step == step and entry.manifest is not None for entry in self._target.entries()):
-            # A sound checkpoint of a line that the run has left.
+        if self._target.is_committed(step):
+            # Of a line that the run has left.
             self._target.set_aside([step_name(step)], reason="left", now=datetime.now(UTC))
         copy_checkpoint(self._disk, source, target)
 
@@ -177,28 +200,27 @@ class Mirror:
         """Set aside in the mirror what is of another run, and steps after the newest: they are of a line that the run has left."""
         now = datetime.now(UTC)
         if not self._is_same_run:
-            ours, theirs = self._run_file_of(self._source), self._run_file_of(self._target)
+            ours, theirs = find_identity(self._disk, self._source.path), find_identity(self._disk, self._target.path)
             is_other = ours is not None and theirs is not None and ours.created_at_utc != theirs.created_at_utc
-            if is_other or (theirs is None and self._target.numbers()):
+            if is_other or (theirs is None and self.has_content()):
                 self._target.set_everything_aside(reason="other-run", now=now)
             self._is_same_run = True
-        newest = max(wanted)
+        newest = max(wanted, default=None)
+        if newest is None or max(self._target.numbers(), default=-1) <= newest:
+            return
+        kept = [step for step in wanted if is_copied(self._disk, self._source.path_of(step), self._target.path_of(step))]
+        if not kept:
+            # The newest that is in nobody's way, so that the mirror never is without one.
+            free = [step for step in wanted if not self._target.is_committed(step)]
+            if free:
+                self._copy(free[0])
         for step in [step for step in self._verified if step > newest]:
             del self._verified[step]
         self._target.set_later_steps_aside(newest, reason="left", now=now)
 
-    def _run_file_of(self, steps: StepDirectory) -> RunFile | None:
-        directory = self._disk.open_directory(steps.path)
-        try:
-            return find_run_file(directory)
-        except CheckpointError:
-            return None
-        finally:
-            directory.close()
-
     def _remove_outdated(self) -> None:
         wanted = self._wanted()
-        entries = {entry.step: entry for entry in self._target.checked_entries()}
+        entries = {entry.step: entry for entry in self._target.known_entries(are_checked=True)}
         outdated = self._find_outdated(list(entries.values()), wanted)
         for step in self._target.numbers():
             if step in outdated or (step not in entries and step not in wanted):
@@ -209,10 +231,12 @@ class Mirror:
     def _find_outdated(self, entries: list[StepEntry], wanted: dict[int, str]) -> set[int]:
         """Return what neither the run has nor its rules keep. What an earlier process left here counts by the rules alone."""
         decisions = plan_retention([entry.stored() for entry in entries], self._policy, now=datetime.now(UTC))
-        # A manifest comes after the verification, so what an earlier process left whole was verified by it.
-        newest = {entry.step for entry in [entry for entry in entries if entry.error is None][-MIN_GENERATIONS:]}
-        return {
-            decision.step
-            for decision in decisions
-            if decision.step not in wanted and decision.step not in newest and (decision.step in self._seen or not decision.is_kept)
+        gone = {
+            decision.step for decision in decisions if decision.step not in wanted and (decision.step in self._seen or not decision.is_kept)
         }
+        # A manifest comes after the verification, so what an earlier process left whole was verified by it.
+        newest: list[int] = []
+        for entry in reversed(entries if gone else []):
+            if len(newest) < MIN_GENERATIONS and entry.error is None and self._target.find_damage(entry) is None:
+                newest.append(entry.step)
+        return gone - set(newest)

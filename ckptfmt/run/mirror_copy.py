@@ -1,26 +1,27 @@
-"""Copying parts of a run between directories that share nothing: no hard links, no locks, no renames that replace.
+"""Copying checkpoints and `run.json` between directories that share nothing: no hard links, no locks, no renames that replace.
 
 A file is written under a temporary name, synced, and renamed to a name that is free. A checkpoint gets its manifest after all its files
-were read back and verified. Nothing here decides what is copied.
+were read back and verified. Where `run.json` is replaced, its new content is durable under another name while it has none, and is
+found there. Nothing here decides what is copied.
 """
 
 from __future__ import annotations
 
+import errno
 import secrets
 from contextlib import ExitStack, closing, suppress
 
 from ckptfmt.checkpoint.directory import find_manifest, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.verify import find_damage
-from ckptfmt.disk.paths import join, make_directories
-from ckptfmt.disk.protocol import Directory, Disk, NotARegularFileError
+from ckptfmt.disk.paths import make_directories
+from ckptfmt.disk.protocol import Directory, Disk, ReadableFile
 from ckptfmt.errors import CheckpointError, CorruptError
 from ckptfmt.format.layout import MANIFEST_NAME, is_temporary_name, temporary_name
 from ckptfmt.format.manifest import Manifest
-from ckptfmt.run.history import HISTORY_NAME
-from ckptfmt.run.run_file import RUN_FILE_NAME
+from ckptfmt.run.run_file import RUN_FILE_NAME, RunFile, find_run_file
 
+MIN_GENERATIONS = 2
 _COPY_BYTES = 8 * 2**20
-_JOURNALS = (HISTORY_NAME, "studies", "progress")
 
 
 def is_copied(disk: Disk, source_path: str, target_path: str) -> bool:
@@ -38,7 +39,8 @@ def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
     """Copy a checkpoint, read it back and verify it, and only then give it its manifest.
 
     Raises:
-        CorruptError: the source is damaged, or the copy does not read back as it was written.
+        CorruptError: the source is damaged.
+        OSError: the disk refuses, or the copy does not read back as it was written (EIO).
     """
     with closing(open_checkpoint_directory(disk, source_path)) as source:
         manifest = read_manifest(source)
@@ -49,7 +51,7 @@ def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
                 if _size_of(target, entry.name) != entry.size_bytes:
                     _copy_file(source, target, entry.name)
             target.sync()
-            _check(target, manifest)
+            _check(source, target, manifest)
             _copy_file(source, target, MANIFEST_NAME)
             target.sync()
 
@@ -66,7 +68,7 @@ def _prepare(target: Directory, manifest: Manifest) -> None:
                 target.unlink(name)
 
 
-def _check(target: Directory, manifest: Manifest) -> None:
+def _check(source: Directory, target: Directory, manifest: Manifest) -> None:
     damage = find_damage(target, manifest)
     if damage is None:
         return
@@ -74,7 +76,10 @@ def _check(target: Directory, manifest: Manifest) -> None:
     for entry in manifest.files():
         with suppress(OSError):
             target.unlink(entry.name)
-    raise CorruptError(f"{target.path}: the copy does not read back: {damage.message}", rule=damage.rule, path=damage.path)
+    own = find_damage(source, manifest)
+    if own is not None:
+        raise CorruptError(own.message, rule=own.rule, path=own.path, tensor=own.tensor)
+    raise OSError(errno.EIO, f"the copy does not read back as it was written ({damage.rule})", damage.path)
 
 
 def _is_there(target: Directory, manifest: Manifest) -> bool:
@@ -93,58 +98,64 @@ def copy_run_file(disk: Disk, source_path: str, target_path: str) -> None:
     """Copy run.json, where there is one that differs."""
     make_directories(disk, target_path)
     with closing(disk.open_directory(source_path)) as source, closing(disk.open_directory(target_path)) as target:
-        if RUN_FILE_NAME in source.names() and _read(source, RUN_FILE_NAME) != _read(target, RUN_FILE_NAME):
-            _copy_file(source, target, RUN_FILE_NAME)
+        name = _find_run_file_name(source)
+        if name is not None and _read(source, name) != _read(target, RUN_FILE_NAME):
+            _copy_file(source, target, name, RUN_FILE_NAME)
             target.sync()
-
-
-def copy_journals(disk: Disk, source_path: str, target_path: str) -> None:
-    """Copy the history, and the journals of studies and progress."""
-    for name in _JOURNALS:
-        _copy_journals_below(disk, join(source_path, name), join(target_path, name))
-
-
-def _copy_journals_below(disk: Disk, source_path: str, target_path: str) -> None:
-    """Copy journals: their segments only grow, and those that are gone in the source were replaced by the others."""
-    try:
-        source = disk.open_directory(source_path)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with closing(source):
-        make_directories(disk, target_path)
-        with closing(disk.open_directory(target_path)) as target:
-            names = [name for name in source.names() if not name.startswith(".")]
-            for name in names:
-                try:
-                    if _size_of(source, name) != _size_of(target, name) or _size_of(source, name) is None:
-                        _copy_file(source, target, name)
-                except NotARegularFileError:
-                    _copy_journals_below(disk, join(source_path, name), join(target_path, name))
-                except FileNotFoundError:
-                    # Replaced by a newer segment meanwhile.
-                    continue
-            target.sync()
-            for name in set(target.names()) - set(names):
+            for left in filter(is_temporary_name, target.names()):
                 with suppress(OSError):
-                    target.unlink(name)
+                    target.unlink(left)
 
 
-def _copy_file(source: Directory, target: Directory, name: str) -> None:
+def find_identity(disk: Disk, path: str) -> RunFile | None:
+    """Return what run.json says, or a copy of it that was about to take its place; None where it cannot be told."""
+    try:
+        with closing(disk.open_directory(path)) as directory:
+            name = _find_run_file_name(directory)
+            return None if name is None else find_run_file(directory, name)
+    except (FileNotFoundError, CheckpointError):
+        return None
+
+
+def _find_run_file_name(directory: Directory) -> str | None:
+    names = directory.names()
+    if RUN_FILE_NAME in names:
+        return RUN_FILE_NAME
+    for name in filter(is_temporary_name, names):
+        with suppress(CheckpointError, OSError):
+            if find_run_file(directory, name) is not None:
+                return name
+    return None
+
+
+def _copy_file(source: Directory, target: Directory, name: str, target_name: str | None = None) -> None:
+    target_name = target_name or name
     original = source.open(name)
     try:
         temporary = temporary_name("copy", secrets.token_hex(16))
-        copy = target.create(temporary, size_bytes=original.size_bytes)
         try:
-            for offset in range(0, original.size_bytes, _COPY_BYTES):
-                copy.write(original.read(offset, min(_COPY_BYTES, original.size_bytes - offset)))
-            copy.sync()
-        finally:
-            copy.close()
-        with suppress(FileNotFoundError):
-            target.unlink(name)
-        target.rename(temporary, name)
+            _write(original, target, temporary)
+        except BaseException:
+            with suppress(OSError):
+                target.unlink(temporary)
+            raise
+        if target_name in target.names():
+            # In this order, so that one of the two names is there at any moment.
+            target.sync()
+            target.unlink(target_name)
+        target.rename(temporary, target_name)
     finally:
         original.close()
+
+
+def _write(original: ReadableFile, target: Directory, name: str) -> None:
+    copy = target.create(name, size_bytes=original.size_bytes)
+    try:
+        for offset in range(0, original.size_bytes, _COPY_BYTES):
+            copy.write(original.read(offset, min(_COPY_BYTES, original.size_bytes - offset)))
+        copy.sync()
+    finally:
+        copy.close()
 
 
 def _read(directory: Directory, name: str) -> bytes | None:

@@ -140,6 +140,14 @@ def _inline_digest(tree: Any, tensors: tuple[tuple[str, tuple[int, ...], bytes],
     return format_digest(hasher.digest())
 
 
+def links_in(payload: bytes, *, where: str) -> tuple[UnitLink, ...]:
+    """Return the checkpoints that a record names, given as it is encoded; none for what is no record of a finished unit."""
+    record = unpack(payload, where=where)
+    if type(record) is not list or len(record) < 4 or record[0] != DONE or type(record[3]) is not bytes:
+        return ()
+    return decode_content(record[3], where=where).links
+
+
 def encode_content(content: Content) -> bytes:
     """Encode what a finished unit left."""
     more: dict[str, Any] = {}

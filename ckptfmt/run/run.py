@@ -30,7 +30,6 @@ from ckptfmt.run.fingerprint import Fingerprint
 from ckptfmt.run.history import History
 from ckptfmt.run.identity import Identity
 from ckptfmt.run.mirror import Mirror, MirrorStatus
-from ckptfmt.run.notices import warn
 from ckptfmt.run.origin import Origin
 from ckptfmt.run.progress import Progress, close_progress, open_progress
 from ckptfmt.run.restoring import Restored, no_such_step, restore_first_sound
@@ -108,12 +107,9 @@ class Run:
             raise
 
     def _open(self, resume: str) -> None:
-        if resume != "never" and self._mirror is not None and not self._entries() and self._mirror.has_checkpoints():
-            self._writer.take_lock()
-            brought = self._mirror.fill()
-            warn(f"{self.path}: was empty; steps {', '.join(map(str, brought)) or 'none'} were brought from the mirror")
-        committed = self._committed()
-        self._identity.read(committed[-1].manifest if committed else None)
+        if resume != "never":
+            self._writer.fill_from_mirror()
+        self._identity.read(next((entry.manifest for entry in self._steps.newest_first() if entry.manifest is not None), None))
         if resume == "must" and not self.can_resume():
             raise CheckpointNotFoundError(f"{self.path}: nothing to resume\nresume='auto' starts where there is nothing.", path=self.path)
         verdict = "ignored" if resume == "never" else self._identity.check()
@@ -134,10 +130,8 @@ class Run:
 
     def latest_step(self) -> int | None:
         """Return the newest step whose checkpoint is committed and complete, None where there is none."""
-        for entry in reversed(self._committed()):
-            if self._steps.find_damage(entry) is None:
-                return entry.step
-        return None
+        sound = (entry.step for entry in self._steps.newest_first() if self._steps.find_damage(entry) is None)
+        return next(sound, None)
 
     def best_step(self) -> int | None:
         """Return the step with the best value of `monitor`; NaN is never best, of equals the newer one is."""
@@ -150,7 +144,7 @@ class Run:
 
     def checkpoint(self, step: int) -> CheckpointInfo:
         """Return what is known of one step; the result can be used as a path."""
-        if check_step(step) not in self.all_steps():
+        if not self._steps.is_committed(check_step(step)):
             raise no_such_step(self.path, step, self.all_steps())
         return self._steps.info(step)
 

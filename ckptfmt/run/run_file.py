@@ -31,15 +31,15 @@ class RunFile:
     fingerprint: Mapping[str, Any] | None
 
 
-def find_run_file(directory: Directory) -> RunFile | None:
-    """Read `run.json`; None where there is none.
+def find_run_file(directory: Directory, name: str = RUN_FILE_NAME) -> RunFile | None:
+    """Read `run.json`, or a copy of it under another name; None where there is none.
 
     Raises:
         FormatError: it is damaged or of another version.
     """
-    where = f"{directory.path}/{RUN_FILE_NAME}"
+    where = f"{directory.path}/{name}"
     try:
-        file = directory.open(RUN_FILE_NAME)
+        file = directory.open(name)
     except FileNotFoundError:
         return None
     try:

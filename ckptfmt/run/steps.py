@@ -6,7 +6,8 @@ Order is that of the numbers in the names, never that of times. Setting aside re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -14,9 +15,9 @@ from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_dir
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.verify import find_damage
 from ckptfmt.disk.paths import join
-from ckptfmt.disk.protocol import Disk
+from ckptfmt.disk.protocol import Directory, Disk, FileStatus
 from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, CorruptError, IncompleteError
-from ckptfmt.format.layout import MAX_INTEGER
+from ckptfmt.format.layout import MANIFEST_NAME, MAX_INTEGER
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.run.retention import StoredStep
 from ckptfmt.run.run_file import RUN_FILE_NAME
@@ -60,12 +61,23 @@ class StepEntry:
         return StoredStep(self.step, created, self.manifest.metrics, is_sound=self.error is None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An entry as it was read from a manifest file of this status, and the same after its files were looked for."""
+
+    entry: StepEntry
+    status: FileStatus | None
+    checked: StepEntry | None = None
+
+
 class StepDirectory:
     """The step-* directories of one run."""
 
     def __init__(self, disk: Disk, path: str) -> None:
         self.disk = disk
         self.path = path
+        self._known: dict[int, _Known] = {}
+        self._mutex = threading.Lock()
 
     def path_of(self, step: int) -> str:
         """Return the path of a step's checkpoint."""
@@ -91,13 +103,15 @@ class StepDirectory:
         matches = [_STEP_NAME.fullmatch(name) for name in self._names()]
         return sorted({int(match[1]) for match in matches if match and step_name(int(match[1])) == match[0]})
 
-    def entries(self) -> list[StepEntry]:
-        """Return every step with a manifest, damaged ones included, in ascending order.
+    def entries(self, only: Iterable[int] | None = None) -> list[StepEntry]:
+        """Return every step with a manifest, or those of `only`, damaged ones included, in ascending order.
 
         A writer may be at work. It deletes a step only after it has committed a newer one; if that one is not in the list of names,
         the list is too old and is made again.
         """
         found: list[StepEntry | None] = []
+        if only is not None:
+            return [entry for entry in map(self._entry, only) if entry is not None]
         for _ in range(_ATTEMPTS):
             numbers = self.numbers()
             found = [self._entry(step) for step in numbers]
@@ -108,20 +122,77 @@ class StepDirectory:
     def _has_later(self, numbers: list[int]) -> bool:
         return max(self.numbers(), default=-1) > max(numbers, default=-1)
 
+    def newest_first(self) -> Iterator[StepEntry]:
+        """Yield every step with a manifest as `entries` does, the newest first, reading no more than is asked for."""
+        tried: set[int] = set()
+        for _ in range(_ATTEMPTS):
+            numbers = self.numbers() if self.exists() else []
+            for step in [step for step in reversed(numbers) if step not in tried]:
+                entry = self._entry(step)
+                if entry is not None:
+                    tried.add(step)
+                    yield entry
+                elif self._has_later(numbers):
+                    break
+            else:
+                return
+
+    def known_entries(self, *, are_checked: bool = False) -> list[StepEntry]:
+        """Return every step with a manifest, in ascending order, looking only at those that this object has not seen before.
+
+        For the one writer, who knows what it has written: what others do to a known checkpoint goes unnoticed here, but for its removal.
+        With `are_checked` those that lacked a file when they were first seen are marked as damaged.
+        """
+        with self._mutex:
+            numbers = self.numbers()
+            self._known = {step: self._known[step] for step in numbers if step in self._known}
+            found = [self._known.get(step) or self._look(step) for step in numbers]
+            if not are_checked:
+                return [known.entry for known in found if known is not None]
+            return [self._check_once(known) for known in found if known is not None]
+
+    def _check_once(self, known: _Known) -> StepEntry:
+        if known.checked is None:
+            known = replace(known, checked=replace(known.entry, error=self.find_damage(known.entry)))
+            if known.entry.step in self._known:
+                self._known[known.entry.step] = known
+        return known.checked or known.entry
+
+    def forget_known(self) -> None:
+        """Look at everything again."""
+        with self._mutex:
+            self._known.clear()
+
     def _entry(self, step: int) -> StepEntry | None:
+        with self._mutex:
+            known = self._look(step)
+        return None if known is None else known.entry
+
+    def _look(self, step: int) -> _Known | None:
+        """Read a step's manifest, or take it from memory if its file is the one that was read."""
         path = self.path_of(step)
         try:
             directory = open_checkpoint_directory(self.disk, path)
         except CheckpointError:
             return None
         try:
-            return StepEntry(step, path, read_manifest(directory))
+            status = _manifest_status(directory)
+            known = self._known.get(step)
+            if known is not None and status is not None and status == known.status:
+                return known
+            self._known[step] = known = _Known(StepEntry(step, path, read_manifest(directory)), status)
+            return known
         except IncompleteError:
             return None
         except CheckpointError as error:
-            return StepEntry(step, path, None, error)
+            return _Known(StepEntry(step, path, None, error), None)
         finally:
             directory.close()
+
+    def is_committed(self, step: int) -> bool:
+        """Tell whether there is a sound manifest of a step."""
+        entry = self._entry(step)
+        return entry is not None and entry.manifest is not None
 
     def committed(self) -> list[StepEntry]:
         """Return the steps whose manifest is sound, in ascending order."""
@@ -201,6 +272,18 @@ class StepDirectory:
         others = [name for name in names if not is_step[name] and name != RUN_FILE_NAME]
         groups = (others, [name for name in names if is_step[name]], [name for name in names if name == RUN_FILE_NAME])
         return [renamed for group in groups for renamed in self.set_aside(group, reason=reason, now=now)]
+
+
+def _manifest_status(directory: Directory) -> FileStatus | None:
+    try:
+        file = directory.open(MANIFEST_NAME)
+    except OSError:
+        # What is wrong is said by reading it.
+        return None
+    try:
+        return file.status()
+    finally:
+        file.close()
 
 
 def find_entries(disk: Disk, path: str) -> list[StepEntry]:

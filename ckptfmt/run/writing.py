@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,11 +17,12 @@ from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.writer import SaveOptions, write_checkpoint
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, FormatError, IncompleteError, NotEnoughSpaceError
+from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, FormatError, IncompleteError, NotEnoughSpaceError, RunLockedError
 from ckptfmt.run.cleaning import CleanupReport, clean_up
 from ckptfmt.run.history import History
 from ckptfmt.run.identity import Identity
 from ckptfmt.run.mirror import Mirror
+from ckptfmt.run.mirror_fill import end_filling, is_being_filled, is_to_be_filled
 from ckptfmt.run.notices import warn
 from ckptfmt.run.retention import Policy
 from ckptfmt.run.steps import StepDirectory, step_name
@@ -58,10 +59,24 @@ class RunWriter:
                 make_directories(self._disk, self._steps.path)
                 self._lock = WriterLock(self._disk, self._steps.path)
 
+    def fill_from_mirror(self) -> None:
+        """Bring what is in the mirror into an empty run."""
+        path = self._steps.path
+        if self._mirror is None:
+            if is_being_filled(self._disk, path):
+                warn(
+                    f"{path}: was being filled from its mirror when the program was killed\nIt may lack a part: open it with mirror= again."
+                )
+        elif is_to_be_filled(self._disk, path) and self._mirror.has_content():
+            self.take_lock()
+            brought = self._mirror.fill()
+            warn(f"{path}: was empty; brought from the mirror: {brought}")
+
     def begin_anew(self, reason: str) -> None:
         """Set everything that is there aside under a dated name."""
         self.take_lock()
         aside = self._steps.set_everything_aside(reason=reason, now=datetime.now(UTC))
+        end_filling(self._disk, self._steps.path)
         self._identity.forget()
         if aside:
             warn(f"{self._steps.path}: starting anew; what was there is kept: {', '.join(aside[:3])}{', ...' if len(aside) > 3 else ''}")
@@ -78,11 +93,13 @@ class RunWriter:
             self.take_lock()
             self._identity.establish()
             if not self._is_ready:
-                committed = self._steps.committed()
-                self._history.adopt(committed)
-                if committed and self._base is None:
-                    self._base = committed[-1].path
+                self._history.adopt(self._steps)
+                if self._base is None:
+                    newest = (entry.path for entry in self._steps.newest_first() if entry.manifest is not None)
+                    self._base = next(newest, None)
                 self._is_ready = True
+                if self._mirror is not None:
+                    self._mirror.start()
             if self._branch is not None and step is not None:
                 last, asked_for = self._branch
                 # Metrics of an earlier step, as of a test after training, are no new branch.
@@ -129,11 +146,18 @@ class RunWriter:
             self._history.close()
         finally:
             try:
-                if self._mirror is not None:
+                if self._mirror is not None and self._may_mirror():
                     self._mirror.update_and_close()
             finally:
                 if self._lock is not None:
                     self._lock.release()
+
+    def _may_mirror(self) -> bool:
+        """Tell whether the mirror is this process's to write. What an earlier one left to copy is copied in any case."""
+        if self._lock is None and self._steps.exists():
+            with suppress(RunLockedError, OSError):
+                self.take_lock()
+        return self._lock is not None
 
     def _write(self, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
         try:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 import ckptfmt
@@ -19,6 +20,7 @@ from ckptfmt.checkpoint.verify import verify_checkpoint
 from ckptfmt.disk.memory import MemoryDisk
 from ckptfmt.disk.memory_store import Tree
 from ckptfmt.disk.recording import Marked, RecordingDisk
+from ckptfmt.run import journal_copy, progress_writers
 from tests.crash.crash_states import CrashState, iter_states
 from tests.crash.test_run_crash import is_right, state_of
 from tests.drive import Drive
@@ -80,12 +82,55 @@ def mirror_a_new_beginning(disk: RecordingDisk) -> None:
         save(disk, run, 3, "b")
 
 
+def finish(disk: Any, run: ckptfmt.Run, key: str) -> None:
+    progress = run.progress("calls", total=9)
+    progress.done(key, {"of": key}, state={"w": np.full(40, ord(key))})
+    run.wait_until_finished()
+    status = run.mirror_status()
+    assert status is not None
+    assert (status.last_error, status.pending_journals) == (None, ())
+    if isinstance(disk, RecordingDisk):
+        disk.record_mark(f"unit {key}")
+
+
+def mirror_units(disk: RecordingDisk) -> None:
+    with opened(disk) as run:
+        for key in "abc":
+            finish(disk, run, key)
+
+
+def mirror_units_of_a_second_session(disk: RecordingDisk) -> None:
+    with opened(disk) as run:
+        finish(disk, run, "d")
+
+
+def mirror_compacted_units(disk: RecordingDisk) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress_writers, "_COMPACT_SEGMENTS", 1)
+        patch.setattr(journal_copy, "_MANY_SEGMENTS", 2)
+        with opened(disk) as run:
+            finish(disk, run, "d")
+            finish(disk, run, "e")
+
+
+def fill_an_empty_run_with_units(disk: RecordingDisk) -> None:
+    with opened(disk, FRESH) as run:
+        assert run.progress("calls").completed == 3
+        finish(disk, run, "d")
+
+
 JOBS: dict[str, tuple[Job, str]] = {
     "first commits": (mirror_first_commits, "nothing"),
     "another identity": (mirror_with_another_identity, "mirrored"),
     "fill": (fill_an_empty_run, "mirrored"),
     "branch": (mirror_a_branch, "one more"),
     "new beginning": (mirror_a_new_beginning, "mirrored"),
+}
+UNIT_JOBS: dict[str, tuple[Job, str]] = {
+    "units": (mirror_units, "nothing"),
+    "units, second session": (mirror_units_of_a_second_session, "units"),
+    "units, compacted": (mirror_compacted_units, "units"),
+    "units, fill": (fill_an_empty_run_with_units, "units"),
 }
 
 
@@ -101,6 +146,9 @@ def trees() -> dict[str, Tree]:
         run.restore()
         save(disk, run, 4)
     trees["one more"] = disk.tree()
+    disk = MemoryDisk()
+    mirror_units(cast("RecordingDisk", disk))
+    trees["units"] = disk.tree()
     return trees
 
 
@@ -126,11 +174,12 @@ def check(state: CrashState, initial: dict[str, str], *, name: str) -> None:
         assert set(found) >= set(initial), f"{sorted(initial)} was to be kept, found {sorted(found)}"
     sound = [name for name in found.values() if name.startswith("step-")]
     # A program that asked for a new beginning has no copy of it before its first commit; what it left is aside.
-    wanted = 0 if is_new and not state.acknowledged_marks else 1 if is_new else 2 if initial else min(2, len(state.acknowledged_marks))
+    # A branch may leave only the one from which it goes on.
+    wanted = min(1 if is_new or name == "branch" else 2, len(state.acknowledged_marks) + (0 if is_new else len(initial)))
     assert len(sound) >= wanted, f"{sound} of {sorted(found)}"
     newest = [int(mark[:-1]) for mark in state.acknowledged_marks[-1:]]
     tree = state.disk.tree()
-    for path in (RUN, "/another/exp"):
+    for path in (FRESH if name == "fill" else RUN, "/another/exp"):
         disk = MemoryDisk(tree)
         with opened(disk, path) as run:
             restored = run.restore()
@@ -145,8 +194,26 @@ def check(state: CrashState, initial: dict[str, str], *, name: str) -> None:
         assert f"{step}c" in generations(disk)
 
 
+def check_units(state: CrashState, initial: set[str], *, name: str) -> None:
+    acknowledged = initial | {mark[-1] for mark in state.acknowledged_marks}
+    tree = state.disk.tree()
+    for path in (FRESH if "fill" in name else RUN, "/another/exp"):
+        disk = MemoryDisk(tree)
+        with opened(disk, path) as run:
+            progress = run.progress("calls")
+            results = progress.results()
+            assert acknowledged <= set(results), f"{path} has {sorted(results)} of {sorted(acknowledged)}"
+            for key, result in results.items():
+                assert result == {"of": key}
+                with OpenCheckpoint(disk, progress.state_path(key) or "") as checkpoint:
+                    assert np.array_equal(checkpoint.load()["w"], np.full(40, ord(key)))
+            finish(disk, run, "z")
+        with opened(disk, "/third/exp") as run:
+            assert run.progress("calls").results() == {**results, "z": {"of": "z"}}
+
+
 def check_job(name: str, trees: dict[str, Tree], *, weak: bool, limit: int, seed: int = 0) -> int:
-    job, before = JOBS[name]
+    job, before = (JOBS | UNIT_JOBS)[name]
     initial = trees[before]
     disk = RecordingDisk(MemoryDisk(initial))
     job(disk)
@@ -155,20 +222,23 @@ def check_job(name: str, trees: dict[str, Tree], *, weak: bool, limit: int, seed
     for state in iter_states(disk.records, initial, weak=weak, limit=limit, seed=seed):
         count += 1
         try:
-            check(state, known, name=name)
+            if name in JOBS:
+                check(state, known, name=name)
+            else:
+                check_units(state, set("abc" if before == "units" else ""), name=name)
         except Exception as error:
             raise AssertionError(f"{state.description}: {type(error).__name__}: {error}") from error
     return count
 
 
 @pytest.mark.parametrize("weak", [False, True], ids=["ordered", "weak"])
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", JOBS | UNIT_JOBS)
 def test_every_crash_leaves_a_mirror_from_which_a_fresh_machine_goes_on(name: str, weak: bool, trees: dict[str, Tree]) -> None:
     check_job(name, trees, weak=weak, limit=100)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", JOBS | UNIT_JOBS)
 def test_no_crash_in_a_large_sample_leaves_less(name: str, seed: int, trees: dict[str, Tree]) -> None:
     check_job(name, trees, weak=bool(seed % 2), limit=2000, seed=seed)

@@ -49,7 +49,7 @@ def test_each_commit_is_copied_and_a_fresh_machine_goes_on_from_the_copy(tmp_pat
     assert steps_in(tmp_path / "drive") == [3, 4]
     assert all(ckptfmt.verify(path).ok for path in (tmp_path / "drive").glob("step-*"))
     shutil.rmtree(tmp_path / "run")
-    with pytest.warns(RuntimeWarning, match="steps 3, 4 were brought from the mirror"):
+    with pytest.warns(RuntimeWarning, match="brought from the mirror: steps 3, 4"):
         run = opened(tmp_path, drive, keep_last=2)
     with run:
         restored = run.restore()
@@ -87,6 +87,7 @@ def test_a_drive_that_is_away_does_not_stop_the_training_and_gets_everything_lat
         deadline = time.monotonic() + 20
         while run.mirror_status().pending and time.monotonic() < deadline:  # type: ignore[union-attr]
             time.sleep(0.05)
+        run.wait_until_finished()
         assert status_of(run) == ckptfmt.MirrorStatus(str(tmp_path / "drive"), (0, 1), (), None)
 
 
@@ -136,8 +137,8 @@ def test_the_best_checkpoint_of_an_earlier_machine_stays_in_the_mirror(tmp_path:
 def test_a_copy_that_does_not_read_back_is_made_again(tmp_path: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     copy, broken = mirror_copy._copy_file, []
 
-    def lie_once(source: Any, target: Any, name: str) -> None:
-        copy(source, target, name)
+    def lie_once(source: Any, target: Any, name: str, target_name: str | None = None) -> None:
+        copy(source, target, name, target_name)
         if name.startswith("head") and not broken:
             broken.append(name)
             path = Path(target.path) / name
@@ -170,7 +171,7 @@ def test_a_damaged_copy_is_passed_over_by_a_fresh_machine(tmp_path: Path, drive:
         run = opened(tmp_path, drive)
     passed_over, brought = (str(warning.message) for warning in caught)
     assert "step-00000002: the mirror's copy is passed over" in passed_over
-    assert "steps 0, 1 were brought" in brought
+    assert "mirror: steps 0, 1" in brought
     with run:
         assert run.latest_step() == 1
 
