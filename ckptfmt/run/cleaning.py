@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.errors import CheckpointNotFoundError, RunLockedError, UnsupportedVersionError
-from ckptfmt.run.retention import Decision, Policy, plan_retention
+from ckptfmt.run.retention import Decision, Policy, is_by_rank, plan_retention
 from ckptfmt.run.steps import StepDirectory, StepEntry
 
 
@@ -37,12 +37,10 @@ class CleanupReport:
 def clean_up(steps: StepDirectory, policy: Policy, *, dry_run: bool, just_saved: int | None = None) -> CleanupReport:
     """Apply a policy. The newest sound checkpoint always stays, and so does what a newer library wrote.
 
-    The newest one is read and verified before anything goes, unless it is the one that was `just_saved`.
+    The newest one is read and verified before anything goes, unless it is the one that was `just_saved`. With `just_saved` by
+    the only writer, what is known of the others is used, and those that take the place of another are looked at.
     """
-    entries = _with_newest_verified(steps, just_saved)
-    foreign = [Decision(entry.step, ("of a newer version",)) for entry in entries if isinstance(entry.error, UnsupportedVersionError)]
-    known = [entry.stored() for entry in entries if not isinstance(entry.error, UnsupportedVersionError)]
-    decisions = sorted([*plan_retention(known, policy, now=datetime.now(UTC)), *foreign], key=lambda decision: decision.step)
+    decisions = _plan(_with_newest_verified(steps), policy) if just_saved is None else _plan_after_save(steps, policy)
     freed_bytes = 0
     for decision in decisions:
         if not decision.is_kept:
@@ -50,16 +48,36 @@ def clean_up(steps: StepDirectory, policy: Policy, *, dry_run: bool, just_saved:
             if not dry_run:
                 with suppress(CheckpointNotFoundError):
                     delete_checkpoint(steps.disk, steps.path_of(decision.step))
+                steps.forget(decision.step)
     if not dry_run:
         _finish_deletions(steps, {decision.step for decision in decisions})
     return CleanupReport(tuple(decisions), freed_bytes, dry_run)
 
 
-def _with_newest_verified(steps: StepDirectory, just_saved: int | None) -> list[StepEntry]:
+def _plan(entries: list[StepEntry], policy: Policy) -> list[Decision]:
+    foreign = [Decision(entry.step, ("of a newer version",)) for entry in entries if isinstance(entry.error, UnsupportedVersionError)]
+    known = [entry.stored() for entry in entries if not isinstance(entry.error, UnsupportedVersionError)]
+    return sorted([*plan_retention(known, policy, now=datetime.now(UTC)), *foreign], key=lambda decision: decision.step)
+
+
+def _plan_after_save(steps: StepDirectory, policy: Policy) -> list[Decision]:
+    """Plan with what is known, which costs no more than the list of names; if it turns out to be wrong, with what is there."""
+    entries = steps.known_entries(are_checked=True)
+    decisions = _plan(entries, policy)
+    by_step = {entry.step: entry for entry in entries}
+    # What is kept for its rank keeps others from that place, so it must be sound now.
+    ranked = [by_step[decision.step] for decision in decisions if any(map(is_by_rank, decision.reasons))]
+    if all(decision.is_kept for decision in decisions) or all(steps.find_damage(entry) is None for entry in ranked if entry.error is None):
+        return decisions
+    steps.forget()
+    return _plan(steps.checked_entries(), policy)
+
+
+def _with_newest_verified(steps: StepDirectory) -> list[StepEntry]:
     entries = steps.checked_entries()
     for index in reversed(range(len(entries))):
         entry = entries[index]
-        if entry.error is None and entry.step != just_saved:
+        if entry.error is None:
             entries[index] = entry = replace(entry, error=steps.find_damage(entry, is_full=True))
         if entry.error is None:
             break

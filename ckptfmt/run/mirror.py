@@ -48,11 +48,11 @@ class MirrorStatus:
 class Mirror:
     """Keeps a second directory up to date with a run."""
 
-    def __init__(self, disk: Disk, source: str, target: str, policy: Policy) -> None:
+    def __init__(self, disk: Disk, source: StepDirectory, target: str, policy: Policy) -> None:
         self._disk = disk
-        self._source = StepDirectory(disk, source)
+        self._source = source
         self._target = StepDirectory(disk, target)
-        self._journals = MirrorJournals(disk, source, target)
+        self._journals = MirrorJournals(disk, source.path, target)
         self._policy = policy
         # Manifest digests by step: what this process knows to be whole there, what is damaged in the run, and what the run had when
         # all of it was copied. `_seen` are all steps that this process has seen in the run.
@@ -191,10 +191,8 @@ class Mirror:
         source, target = self._source.path_of(step), self._target.path_of(step)
         if is_copied(self._disk, source, target):
             return
-        if self._target.is_committed(step):
-            # Of a line that the run has left.
-            self._target.set_aside([step_name(step)], reason="left", now=datetime.now(UTC))
         copy_checkpoint(self._disk, source, target)
+        self._target.forget(step)
 
     def _leave_what_the_run_left(self, wanted: dict[int, str]) -> None:
         """Set aside in the mirror what is of another run, and steps after the newest: they are of a line that the run has left."""
@@ -205,18 +203,16 @@ class Mirror:
             if is_other or (theirs is None and self.has_content()):
                 self._target.set_everything_aside(reason="other-run", now=now)
             self._is_same_run = True
-        newest = max(wanted, default=None)
-        if newest is None or max(self._target.numbers(), default=-1) <= newest:
-            return
-        kept = [step for step in wanted if is_copied(self._disk, self._source.path_of(step), self._target.path_of(step))]
-        if not kept:
-            # The newest that is in nobody's way, so that the mirror never is without one.
-            free = [step for step in wanted if not self._target.is_committed(step)]
-            if free:
-                self._copy(free[0])
-        for step in [step for step in self._verified if step > newest]:
-            del self._verified[step]
-        self._target.set_later_steps_aside(newest, reason="left", now=now)
+        there = {entry.step: entry.manifest.digest for entry in self._target.known_entries() if entry.manifest is not None}
+        newest = max(wanted, default=max(there, default=0))
+        left = sorted((step for step, digest in there.items() if step > newest or wanted.get(step, digest) != digest), reverse=True)
+        if left and all(step in left for step in there):
+            # One that is in nobody's way comes first, so that the mirror never is without any.
+            for step in [step for step in wanted if step not in left][:1]:
+                self._copy(step)
+        for step in left:
+            self._verified.pop(step, None)
+        self._target.set_aside(map(step_name, left), reason="left", now=now)
 
     def _remove_outdated(self) -> None:
         wanted = self._wanted()
@@ -226,6 +222,7 @@ class Mirror:
             if step in outdated or (step not in entries and step not in wanted):
                 with suppress(CheckpointNotFoundError):
                     delete_checkpoint(self._disk, self._target.path_of(step))
+                self._target.forget(step)
                 self._verified.pop(step, None)
 
     def _find_outdated(self, entries: list[StepEntry], wanted: dict[int, str]) -> set[int]:

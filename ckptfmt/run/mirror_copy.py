@@ -11,12 +11,13 @@ import errno
 import secrets
 from contextlib import ExitStack, closing, suppress
 
+from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.checkpoint.directory import find_manifest, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.verify import find_damage
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Directory, Disk, ReadableFile
 from ckptfmt.errors import CheckpointError, CorruptError
-from ckptfmt.format.layout import MANIFEST_NAME, is_temporary_name, temporary_name
+from ckptfmt.format.layout import MANIFEST_NAME, is_data_name, is_temporary_name, temporary_name
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.run.run_file import RUN_FILE_NAME, RunFile, find_run_file
 
@@ -46,7 +47,13 @@ def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
         manifest = read_manifest(source)
         make_directories(disk, target_path)
         with closing(disk.open_directory(target_path)) as target:
-            _prepare(target, manifest)
+            has_manifest = MANIFEST_NAME in target.names()
+        if has_manifest:
+            # Another one, or one that lacks a file.
+            delete_checkpoint(disk, target_path)
+            make_directories(disk, target_path)
+        with closing(disk.open_directory(target_path)) as target:
+            _remove_unnamed(target, manifest)
             for entry in manifest.files():
                 if _size_of(target, entry.name) != entry.size_bytes:
                     _copy_file(source, target, entry.name)
@@ -56,14 +63,11 @@ def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
             target.sync()
 
 
-def _prepare(target: Directory, manifest: Manifest) -> None:
-    """Remove an old manifest, then what does not belong to the new one."""
-    with suppress(FileNotFoundError):
-        target.unlink(MANIFEST_NAME)
-        target.sync()
+def _remove_unnamed(target: Directory, manifest: Manifest) -> None:
+    """Remove what a copy that was interrupted left."""
     named = {entry.name for entry in manifest.files()}
     for name in target.names():
-        if name not in named and (is_temporary_name(name) or name.endswith((".safetensors", ".zst"))):
+        if name not in named and (is_temporary_name(name) or is_data_name(name)):
             with suppress(FileNotFoundError):
                 target.unlink(name)
 
@@ -101,7 +105,6 @@ def copy_run_file(disk: Disk, source_path: str, target_path: str) -> None:
         name = _find_run_file_name(source)
         if name is not None and _read(source, name) != _read(target, RUN_FILE_NAME):
             _copy_file(source, target, name, RUN_FILE_NAME)
-            target.sync()
             for left in filter(is_temporary_name, target.names()):
                 with suppress(OSError):
                     target.unlink(left)

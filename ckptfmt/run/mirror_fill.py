@@ -55,16 +55,14 @@ def end_filling(disk: Disk, path: str) -> None:
     """Take note that the run is as whole as it is to be."""
     with closing(disk.open_directory(path)) as directory, suppress(FileNotFoundError):
         directory.unlink(FILLING_NAME)
-        directory.sync()
 
 
 def fill(disk: Disk, mirror_path: str, run_path: str) -> Brought:
     """Bring journals and the newest sound checkpoints from a mirror into an empty run, leaving out what is damaged, with a warning."""
     make_directories(disk, run_path)
-    with closing(disk.open_directory(run_path)) as directory:
-        with suppress(FileExistsError):
-            directory.create(FILLING_NAME, size_bytes=0).close()
-        directory.sync()
+    with closing(disk.open_directory(run_path)) as directory, suppress(FileExistsError):
+        # Its name is on the disk before anything that matters: whoever makes a directory here syncs this one.
+        directory.create(FILLING_NAME, size_bytes=0).close()
     copy_run_file(disk, mirror_path, run_path)
     journals = find_journals(disk, mirror_path)
     for names in journals:

@@ -68,6 +68,11 @@ class Decision:
         return bool(self.reasons)
 
 
+def is_by_rank(reason: str) -> bool:
+    """Tell whether a checkpoint that stays for this reason takes the place of another, which would stay without it."""
+    return reason.startswith(("last ", "best ", "newest"))
+
+
 def parse_duration(value: str | int | float | timedelta | None) -> timedelta | None:
     """Return "7d", "36h", "2w3d", seconds or a timedelta as a timedelta."""
     if value is None or isinstance(value, timedelta):
@@ -104,8 +109,8 @@ def plan_retention(steps: Sequence[StoredStep], policy: Policy, *, now: datetime
         ranked = rank_by_metric(sound, policy.monitor, policy.mode)
         for step in ranked[: policy.keep_best]:
             reasons[step.step].append(f"best {policy.keep_best} by {policy.monitor}")
-        if not ranked:
-            # A misspelt metric must not delete what it cannot judge.
+        if all(policy.monitor not in step.metrics for step in sound):
+            # A misspelt metric must not delete what it cannot judge. One that is NaN everywhere says that none is best.
             for step in sound:
                 reasons[step.step].append(f"nothing to judge {policy.monitor} by")
     if policy.keep_every is not None:

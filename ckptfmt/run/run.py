@@ -93,7 +93,7 @@ class Run:
         self._steps = StepDirectory(self._disk, self.path)
         self._history = History(self._disk, self.path, durable=durable)
         self._identity = Identity(self._disk, self.path, fingerprint, on_mismatch=on_mismatch, allow_changes=allow_changes)
-        self._mirror = None if mirror is None else Mirror(self._disk, self.path, os.fspath(mirror), self.policy)
+        self._mirror = None if mirror is None else Mirror(self._disk, self._steps, os.fspath(mirror), self.policy)
         self._origin = None if resume_from is None else Origin(self._disk, os.fspath(resume_from), self.path)
         self._writer = RunWriter(self._disk, self._steps, self._identity, self._history, self.policy, self._mirror)
         self._handles: list[SaveHandle] = []

@@ -158,10 +158,11 @@ class StepDirectory:
                 self._known[known.entry.step] = known
         return known.checked or known.entry
 
-    def forget_known(self) -> None:
-        """Look at everything again."""
+    def forget(self, *steps: int) -> None:
+        """Look at these again, or at everything: this process has changed them, or doubts what it knows."""
         with self._mutex:
-            self._known.clear()
+            for step in steps or tuple(self._known):
+                self._known.pop(step, None)
 
     def _entry(self, step: int) -> StepEntry | None:
         with self._mutex:
@@ -251,6 +252,7 @@ class StepDirectory:
                 directory.sync()
             return renamed
         finally:
+            self.forget()
             directory.close()
 
     def set_later_steps_aside(self, last: int, *, reason: str, now: datetime) -> list[str]:
@@ -258,7 +260,7 @@ class StepDirectory:
 
         What an interrupted save left has no manifest: it is no checkpoint, and the next save of that step removes it.
         """
-        later = [step_name(entry.step) for entry in reversed(self.entries()) if entry.step > last]
+        later = [step_name(entry.step) for entry in self.entries([step for step in reversed(self.numbers()) if step > last])]
         return self.set_aside(later, reason=reason, now=now)
 
     def set_everything_aside(self, *, reason: str, now: datetime) -> list[str]:

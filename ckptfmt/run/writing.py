@@ -64,9 +64,7 @@ class RunWriter:
         path = self._steps.path
         if self._mirror is None:
             if is_being_filled(self._disk, path):
-                warn(
-                    f"{path}: was being filled from its mirror when the program was killed\nIt may lack a part: open it with mirror= again."
-                )
+                warn(f"{path}: the program was killed while it filled this run from its mirror\nOpen it with mirror= to fill the rest.")
         elif is_to_be_filled(self._disk, path) and self._mirror.has_content():
             self.take_lock()
             brought = self._mirror.fill()
@@ -123,6 +121,7 @@ class RunWriter:
         """Write a checkpoint, then its history, then remove what no rule keeps any more."""
         with self._commits:
             info = self._write(self._steps.path_of(step), state, options)
+            self._steps.forget(step)
             self._base = info.path
             with _warning_after_commit(info.path, "its metrics are in the checkpoint only"):
                 self._history.record(step, options.metrics, flush=True)

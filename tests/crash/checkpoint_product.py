@@ -83,7 +83,7 @@ def load_product(*edits: Edit) -> Product:
     """Return the product, with these edits."""
     if not edits:
         return _gather()
-    with _private_copy(edits):
+    with private_copy(edits, _COPIED):
         return _gather()
 
 
@@ -125,9 +125,10 @@ class _EditedFinder(PathFinder):
 
 
 @contextmanager
-def _private_copy(edits: Sequence[Edit]) -> Iterator[None]:
+def private_copy(edits: Sequence[Edit], copied: str) -> Iterator[None]:
+    """Let what is imported in the block be a copy with these edits: the modules whose names begin with `copied`, and the edited ones."""
     _gather()
-    names = [name for name in sys.modules if name.startswith(_COPIED) or name in {edit.module for edit in edits}]
+    names = [name for name in sys.modules if name.startswith(copied) or name in {edit.module for edit in edits}]
     originals = {name: sys.modules.pop(name) for name in names}
     finder = _EditedFinder(edits)
     sys.meta_path.insert(0, finder)
@@ -135,7 +136,7 @@ def _private_copy(edits: Sequence[Edit]) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        for name in [name for name in sys.modules if name.startswith(_COPIED)]:
+        for name in [name for name in sys.modules if name.startswith(copied)]:
             del sys.modules[name]
         sys.modules.update(originals)
         for name, module in originals.items():

@@ -6,6 +6,7 @@ JOBS is JSON: [[PROGRAM, KILLS, [ARGUMENT...]], ...]. For each job it prints how
 once, in the parent; each attempt is a fork of it, so that a kill costs no import. The parent never opens a run.
 """
 
+import contextlib
 import importlib
 import json
 import multiprocessing
@@ -14,6 +15,7 @@ import random
 import runpy
 import signal
 import sys
+import time
 from pathlib import Path
 
 SHARED = ("numpy", "torch", "torchdata.stateful_dataloader", "optuna", "xgboost")
@@ -24,14 +26,35 @@ def attempt(program, arguments):
     runpy.run_path(program, run_name="__main__")
 
 
+def line_count(directory):
+    """Count what was done so far: a line for each unit in one of two files."""
+    for name in ("units.log", "work.log"):
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(directory, name), "rb") as file:
+            return file.read().count(b"\n")
+    return 0
+
+
+def wait_for_a_moment(process, directory, longest_seconds, generator):
+    """Wait for a moment to kill: any, or one soon after the next or the next but one unit, so that work that went on is killed too."""
+    unit_count = generator.randrange(3)
+    if unit_count:
+        wanted, deadline = line_count(directory) + unit_count, time.monotonic() + 20
+        while process.is_alive() and line_count(directory) < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        longest_seconds = 0.03
+    process.join(generator.uniform(0.0, longest_seconds))
+
+
 def repeat_until_done(program, arguments, kill_count, generator):
     fork = multiprocessing.get_context("fork")
     killed, longest_seconds = 0, 0.15
     while True:
         process = fork.Process(target=attempt, args=(program, arguments))
         process.start()
-        # Early and late moments alike; while it gets nowhere it is given more time.
-        process.join(generator.uniform(0.01, longest_seconds) if killed < kill_count else 120)
+        if killed < kill_count:
+            wait_for_a_moment(process, arguments[0], longest_seconds, generator)
+        else:
+            process.join(120)
         if not process.is_alive():
             break
         os.kill(process.pid, signal.SIGKILL)

@@ -13,6 +13,7 @@ import warnings
 
 import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
+from torchdata.stateful_dataloader.sampler import RandomSampler
 
 import ckptfmt
 
@@ -40,9 +41,11 @@ def plain_batches(points, step):
 
 
 def stateful_batches(loader, step):
-    for epoch in range(step // BATCHES, EPOCHS):
-        yield from loader
-        del epoch
+    """Batches are counted, not epochs: after the last batch of an epoch its rest is empty, and the loader begins the next one then."""
+    while step < EPOCHS * BATCHES:
+        for batch in loader:
+            step += 1
+            yield batch
 
 
 def main():
@@ -63,7 +66,9 @@ def main():
     parts = {"frozen": frozen, "head": head, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler, "rng": ckptfmt.Rng()}
     loader = None
     if not args.plain_loader:
-        loader = parts["loader"] = StatefulDataLoader(points, batch_size=4, shuffle=True, num_workers=0)
+        # Two generators, none of them the global one: what a loader draws when it begins is not drawn again when it goes on.
+        sampler = RandomSampler(points, generator=torch.Generator().manual_seed(0))
+        loader = parts["loader"] = StatefulDataLoader(points, batch_size=4, sampler=sampler, num_workers=0, generator=torch.Generator())
     fingerprint = ckptfmt.Fingerprint(seed=0, config={"lr": 0.01, "epochs": EPOCHS}, code=False)
     options = {"fingerprint": fingerprint, "monitor": "loss", "mode": "min", "keep_last": 2, "keep_best": 1, "keep_every": 20}
     with ckptfmt.run_from_arguments(args, os.path.join(args.directory, "run"), **options) as run:

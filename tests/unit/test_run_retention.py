@@ -40,6 +40,10 @@ def test_a_metric_that_no_checkpoint_has_deletes_nothing():
     assert [decision.reasons[0] for decision in decisions] == ["nothing to judge los by"] * 3
 
 
+def test_a_metric_that_is_nan_everywhere_keeps_nothing():
+    assert kept(steps(math.nan, math.nan, math.nan), keep_last=1, keep_best=1, monitor="loss", mode="min") == [3]
+
+
 def test_a_damaged_newest_checkpoint_stays_beside_the_newest_sound_one():
     stored = [*steps(1, 2, 3), StoredStep(4, NOW, {"loss": 0.0}, is_sound=False)]
     assert kept(stored, keep_last=1) == [3, 4]
