@@ -6,7 +6,7 @@ the damage, and the report keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -50,13 +50,13 @@ class Restored:
 
 def restore_first_sound(
     disk: Disk,
-    candidates: Sequence[StepEntry],
+    candidates: Iterable[StepEntry],
     objects: Mapping[str, Stateful] | None,
     *,
     allow_missing: Sequence[str],
     device: Any,
-) -> Restored:
-    """Restore the first candidate that is sound.
+) -> Restored | None:
+    """Restore the first candidate that is sound; None if there are no candidates.
 
     Raises:
         CorruptError: none is; the error is that of the first.
@@ -82,7 +82,7 @@ def restore_first_sound(
             warn(text)
         return restored
     if first_error is None:
-        raise CheckpointNotFoundError("no checkpoint to restore")
+        return None
     first_error.add_note(f"No checkpoint of this run is sound: steps {', '.join(map(str, damaged))} were tried. Nothing was deleted.")
     raise first_error
 

@@ -7,9 +7,10 @@ identity, and writing has the order of a commit. This class puts them together a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any
 
@@ -173,36 +174,36 @@ class Run:
         self._wait_for_saves()
         for _ in range(_ATTEMPTS):
             candidates = self._candidates(step)
-            if not candidates:
-                return None
             try:
                 restored = restore_first_sound(self._disk, candidates, objects, allow_missing=allow_missing, device=device)
             except CheckpointNotFoundError:
                 # A clean-up of another process was faster than this list; a new list names what is there.
                 continue
+            if restored is None:
+                return None
             asked_for = self._origin.asked_for(self._history) if self._origin is not None and step == "latest" else None
             self._writer.go_on_from(restored.step, restored.report.path, asked_for=asked_for.digest if asked_for else None)
             return restored
         raise CheckpointNotFoundError(f"{self.path}: checkpoints are deleted faster than they can be read", path=self.path)
 
-    def _candidates(self, step: int | str) -> list[StepEntry]:
-        entries = self._entries()
+    def _candidates(self, step: int | str) -> Iterator[StepEntry]:
+        """Yield what may be restored, in the order in which it is tried, reading no more than is asked for."""
         if step == "latest":
             if self._origin is not None and (asked_for := self._origin.asked_for(self._history)) is not None:
-                return [asked_for.entry]
-            return entries[::-1] or ([] if self._origin is None else self._origin.entries())
-        if step == "best":
-            by_step = {entry.step: entry for entry in entries}
-            return [by_step[ranked.step] for ranked in self._ranked() if ranked.step in by_step]
-        if isinstance(step, str):
+                yield asked_for.entry
+                return
+            newest = self._steps.newest_first()
+            first = next(newest, None)
+            yield from chain((first,), newest) if first is not None else self._origin.entries() if self._origin is not None else ()
+        elif step == "best":
+            yield from self._steps.entries([ranked.step for ranked in self._ranked()])
+        elif isinstance(step, str):
             raise ValueError(f"step={step!r}: expected 'latest', 'best' or a number")
-        found = [entry for entry in entries if entry.step == check_step(step)]
-        if not found:
-            raise no_such_step(self.path, step, [entry.step for entry in entries])
-        return found
-
-    def _entries(self) -> list[StepEntry]:
-        return self._steps.entries() if self._steps.exists() else []
+        else:
+            found = self._steps.entries([check_step(step)])
+            if not found:
+                raise no_such_step(self.path, step, [entry.step for entry in self._committed()])
+            yield from found
 
     def _committed(self) -> list[StepEntry]:
         return self._steps.committed() if self._steps.exists() else []
@@ -311,7 +312,7 @@ class Run:
         Raises:
             CheckpointExistsError: a file is there with other content, and overwrite is False.
         """
-        entries = {entry.step: entry for step in steps for entry in self._candidates(step)[:1]}
+        entries = {entry.step: entry for step in steps for entry in islice(self._candidates(step), 1)}
         return export_run(self._disk, os.fspath(directory), self.history(), entries.values(), overwrite=overwrite)
 
     def mirror_status(self) -> MirrorStatus | None:

@@ -5,7 +5,6 @@ Order is that of the numbers in the names, never that of times. Setting aside re
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -25,12 +24,19 @@ from ckptfmt.run.run_file import RUN_FILE_NAME
 ASIDE_PREFIX = "aside-"
 CACHE_NAME = "cache"
 _ATTEMPTS = 100
-_STEP_NAME = re.compile(r"step-([0-9]{8,19})")
+_STEP_PREFIX = "step-"
+_STEP_DIGITS = range(8, 20)
 
 
 def step_name(step: int) -> str:
     """Return the directory name of a step."""
-    return f"step-{step:08d}"
+    return f"{_STEP_PREFIX}{step:08d}"
+
+
+def _is_step_name(name: str) -> bool:
+    digits = name[len(_STEP_PREFIX) :]
+    is_number = name.startswith(_STEP_PREFIX) and len(digits) in _STEP_DIGITS and digits.isascii() and digits.isdigit()
+    return is_number and (len(digits) == _STEP_DIGITS[0] or digits[0] != "0")
 
 
 def check_step(step: object) -> int:
@@ -100,8 +106,8 @@ class StepDirectory:
 
     def numbers(self) -> list[int]:
         """Return the steps of which there is a directory, in ascending order; not all of them need be committed."""
-        matches = [_STEP_NAME.fullmatch(name) for name in self._names()]
-        return sorted({int(match[1]) for match in matches if match and step_name(int(match[1])) == match[0]})
+        steps = (int(name[len(_STEP_PREFIX) :]) for name in self._names() if _is_step_name(name))
+        return sorted(steps)
 
     def entries(self, only: Iterable[int] | None = None) -> list[StepEntry]:
         """Return every step with a manifest, or those of `only`, damaged ones included, in ascending order.
@@ -241,6 +247,9 @@ class StepDirectory:
 
         `aside-20261121T030900.123456Z-<reason>-<old name>`: renaming one back brings it back.
         """
+        names = list(names)
+        if not names:
+            return []
         directory = self.disk.open_directory(self.path)
         try:
             renamed = []
@@ -248,8 +257,7 @@ class StepDirectory:
                 target = f"{ASIDE_PREFIX}{now:%Y%m%dT%H%M%S.%fZ}-{reason}-{name}"
                 directory.rename(name, target)
                 renamed.append(target)
-            if renamed:
-                directory.sync()
+            directory.sync()
             return renamed
         finally:
             self.forget()
@@ -270,7 +278,7 @@ class StepDirectory:
         experiment, and the identity goes last, because while one checkpoint is left, it says whose.
         """
         names = [name for name in self._names() if not name.startswith((".", ASIDE_PREFIX)) and name != CACHE_NAME]
-        is_step = {name: _STEP_NAME.fullmatch(name) is not None for name in names}
+        is_step = {name: _is_step_name(name) for name in names}
         others = [name for name in names if not is_step[name] and name != RUN_FILE_NAME]
         groups = (others, [name for name in names if is_step[name]], [name for name in names if name == RUN_FILE_NAME])
         return [renamed for group in groups for renamed in self.set_aside(group, reason=reason, now=now)]
