@@ -15,6 +15,7 @@ class Drive:
         self._disk = disk
         self._path = path
         self.is_away = False
+        self.errno = errno.EIO
         self.created: list[str] = []
 
     def check(self, path: str) -> bool:
@@ -22,7 +23,7 @@ class Drive:
         if not path.startswith(self._path):
             return False
         if self.is_away:
-            raise OSError(errno.EIO, "the drive is away", path)
+            raise OSError(self.errno, "the drive is away", path)
         return True
 
     def open_directory(self, path: str) -> Any:

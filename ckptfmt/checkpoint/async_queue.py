@@ -89,14 +89,14 @@ class SaveQueue:
             self._tasks.put((handle, task))
         return handle
 
-    def raise_pending(self) -> None:
+    def raise_pending(self, consequence: str = "this call did nothing, call it again") -> None:
         """Raise the error of an earlier save that nobody has fetched."""
         if self._pid != os.getpid():
             self._begin()
         with self._lock:
             handle = self._failed.pop(0) if self._failed else None
         if handle is not None and handle.error is not None:
-            handle.error.add_note(f"from the asynchronous save of {handle.path}; this call did nothing, call it again")
+            handle.error.add_note(f"from the asynchronous save of {handle.path}; {consequence}")
             raise handle.error
 
     def forget(self, handle: SaveHandle) -> None:

@@ -7,6 +7,7 @@ calls on a descriptor report nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,16 +61,22 @@ def make_directories(disk: Disk, path: str, *, durable: bool = True) -> None:
     """
     path = path.rstrip(os.sep) or path
     parent = parent_of(path)
-    is_new = False
-    try:
-        disk.open_directory(path).close()
-    except FileNotFoundError:
+    is_new = not _exists(disk, path)
+    if is_new:
         if parent == path:
-            raise
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         make_directories(disk, parent, durable=durable)
         is_new = _make_if_missing(disk, path)
     if durable and parent != path:
         _sync_parent(disk, parent, is_required=is_new)
+
+
+def _exists(disk: Disk, path: str) -> bool:
+    try:
+        disk.open_directory(path).close()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _make_if_missing(disk: Disk, path: str) -> bool:

@@ -36,6 +36,7 @@ from ckptfmt.run.progress import Progress, close_progress, open_progress
 from ckptfmt.run.restoring import Restored, no_such_step, restore_first_sound
 from ckptfmt.run.retention import Policy, parse_duration, rank_by_metric
 from ckptfmt.run.steps import StepDirectory, StepEntry, check_step
+from ckptfmt.run.writer_lock import naming_a_read_only_run
 from ckptfmt.run.writing import RunWriter
 from ckptfmt.state.tree import encode_state
 
@@ -278,7 +279,8 @@ class Run:
         there; a path given as str is only text.
         Processes that need the same at once compute it once. The result is anything that a state may hold.
         """
-        return cached(self._disk, self.path, name, compute, inputs)
+        with naming_a_read_only_run(self.path):
+            return cached(self._disk, self.path, name, compute, inputs)
 
     def study(self, name: str, *, direction: Any = None, sampler: Any = None, pruner: Any = None, **optuna_options: Any) -> Any:
         """Return the `optuna.Study` of this name, with its sampler as it was after the last finished trial.
@@ -321,7 +323,7 @@ class Run:
 
     def wait_until_finished(self) -> None:
         """Wait for saves and copies under way, and raise what went wrong with a save. What the mirror lacks is in its status."""
-        self._wait_for_saves()
+        self._wait_for_saves("nothing is under way any more")
         if self._mirror is not None:
             self._mirror.wait()
 
@@ -332,7 +334,7 @@ class Run:
         self._is_closed = True
         at_exit.forget(self)
         try:
-            self._wait_for_saves()
+            self._wait_for_saves("the run is closed")
         finally:
             self._finish()
 
@@ -353,14 +355,12 @@ class Run:
             handle.wait()
         self._finish()
 
-    def _wait_for_saves(self) -> None:
+    def _wait_for_saves(self, consequence: str = "this call did nothing, call it again") -> None:
         handles, self._handles = self._handles, []
         # All of them first: after an error the others would go on behind the caller's back.
         for handle in handles:
             handle.wait()
-        for handle in handles:
-            handle.result()
-        QUEUE.raise_pending()
+        QUEUE.raise_pending(consequence)
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -8,20 +8,23 @@ goes on without one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from ckptfmt.disk.protocol import Directory, Disk, LockState
-from ckptfmt.errors import RunLockedError
+from ckptfmt.errors import CheckpointError, RunLockedError
 from ckptfmt.format import canonical_json
 
 NOTE_NAME = ".lock"
 _MAX_NOTE_BYTES = 4096
+_READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class WriterLock:
@@ -44,6 +47,17 @@ class WriterLock:
         self._directory.close()
 
 
+@contextmanager
+def naming_a_read_only_run(path: str) -> Iterator[None]:
+    """Add to a refusal to write what it means for the run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _READ_ONLY and not isinstance(error, CheckpointError) and not getattr(error, "__notes__", None):
+            error.add_note(f"{path}: this run cannot be written to. Reading and restoring work. To go on, make it writable or copy it.")
+        raise
+
+
 def _write_note(directory: Directory) -> None:
     note = canonical_json.encode(
         {
@@ -53,14 +67,20 @@ def _write_note(directory: Directory) -> None:
         }
     )
     temporary = f".lock.{secrets.token_hex(16)}.tmp"
-    # Only a courtesy to whoever is refused, so a full or read-only disk must not stop the owner here.
-    with suppress(OSError):
+    try:
         file = directory.create(temporary, size_bytes=len(note))
         try:
             file.write(note)
         finally:
             file.close()
         directory.rename(temporary, NOTE_NAME)
+    except OSError as error:
+        if error.errno in _READ_ONLY:
+            # Nothing else could be written either: better said now, and of the run.
+            raise OSError(error.errno, error.strerror, directory.path) from None
+        # Only a courtesy to whoever is refused, so a full disk must not stop the owner here.
+        with suppress(OSError):
+            directory.unlink(temporary)
 
 
 def _read_note(directory: Directory) -> dict[str, Any]:

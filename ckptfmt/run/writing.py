@@ -6,7 +6,6 @@ first step of another branch, and retention after the commit. What goes wrong af
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,10 +25,8 @@ from ckptfmt.run.mirror_fill import end_filling, is_being_filled, is_to_be_fille
 from ckptfmt.run.notices import warn
 from ckptfmt.run.retention import Policy
 from ckptfmt.run.steps import StepDirectory, step_name
-from ckptfmt.run.writer_lock import WriterLock
+from ckptfmt.run.writer_lock import WriterLock, naming_a_read_only_run
 from ckptfmt.state.tree import EncodedState
-
-_READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class RunWriter:
@@ -54,7 +51,7 @@ class RunWriter:
 
     def take_lock(self) -> None:
         """Become the one writer; make the run's directory if it is not there."""
-        with self._mutex, _naming_a_read_only_run(self._steps.path):
+        with self._mutex, naming_a_read_only_run(self._steps.path):
             if self._lock is None:
                 make_directories(self._disk, self._steps.path)
                 self._lock = WriterLock(self._disk, self._steps.path)
@@ -87,7 +84,7 @@ class RunWriter:
 
     def begin(self, step: int | None = None) -> None:
         """Prepare for a write; `step` is the one that is written, None for what belongs to no step."""
-        with self._mutex, _naming_a_read_only_run(self._steps.path):
+        with self._mutex, naming_a_read_only_run(self._steps.path):
             self.take_lock()
             self._identity.establish()
             if not self._is_ready:
@@ -168,7 +165,7 @@ class RunWriter:
                     self._base = None
             return write_checkpoint(self._disk, path, state, options)
         except NotEnoughSpaceError as error:
-            raise self._with_advice(error) from error
+            raise self._with_advice(error) from None
 
     def _with_advice(self, error: NotEnoughSpaceError) -> NotEnoughSpaceError:
         """Say what a clean-up would free."""
@@ -191,13 +188,3 @@ def _warning_after_commit(path: str, consequence: str) -> Iterator[None]:
         yield
     except (OSError, CheckpointError) as error:
         warn(f"{path}: is saved, but {consequence}: {type(error).__name__}: {error}")
-
-
-@contextmanager
-def _naming_a_read_only_run(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _READ_ONLY and not isinstance(error, CheckpointError) and not getattr(error, "__notes__", None):
-            error.add_note(f"{path}: this run cannot be written to. Reading and restoring work. To go on, make it writable or copy it.")
-        raise

@@ -87,8 +87,8 @@ MUTANTS = [
     ),
     _fill(
         "nothing says that a run is being filled",
-        "            directory.create(FILLING_NAME, size_bytes=0).close()\n",
-        "            pass\n",
+        "directory.create(FILLING_NAME, size_bytes=0).close()",
+        "pass",
     ),
     _fill(
         "a run counts as filled too early", "    journals = find_journals", "    end_filling(disk, run_path)\n    journals = find_journals"
