@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,15 @@ class Copied:
         return [list(read_journal(self.disk, path).iter_records()) for path in self.paths]
 
 
-def test_an_update_writes_only_what_is_new_and_many_small_files_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_copy, "_MANY_SEGMENTS", 8)
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[Copied]:
     both = Copied(tmp_path)
+    yield both
+    both.copy.close()
+
+
+def test_an_update_writes_only_what_is_new_and_many_small_files_are_joined(both: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_copy, "_MANY_SEGMENTS", 8)
     with Journal.open_for_append(both.disk, both.paths[0]) as source:
         for number in range(40):
             source.append({"unit": number}, flush=True)
@@ -206,7 +213,7 @@ def test_an_update_writes_only_what_is_new_and_many_small_files_are_joined(tmp_p
     assert [finding for finding in verify_journal(both.disk, both.paths[1]) if finding.level == "error"] == []
 
 
-def test_a_later_session_goes_on_where_the_copy_ends_under_the_same_numbers(tmp_path: Path) -> None:
+def test_a_later_session_goes_on_where_the_copy_ends_under_the_same_numbers(both: Copied) -> None:
     both = Copied(tmp_path)
     for session in range(4):
         with Journal.open_for_append(both.disk, both.paths[0]) as source:
@@ -222,9 +229,8 @@ def test_a_later_session_goes_on_where_the_copy_ends_under_the_same_numbers(tmp_
     assert both.written == [5, 5, 1, 5]
 
 
-def test_a_copy_that_has_more_than_the_journal_follows_it(tmp_path: Path) -> None:
+def test_a_copy_that_has_more_than_the_journal_follows_it(both: Copied) -> None:
     """As after a power cut that took what was not flushed."""
-    both = Copied(tmp_path)
     with Journal.open_for_append(both.disk, both.paths[1]) as target:
         for number in range(5):
             target.append(number, flush=True)
