@@ -214,7 +214,6 @@ def test_an_update_writes_only_what_is_new_and_many_small_files_are_joined(both:
 
 
 def test_a_later_session_goes_on_where_the_copy_ends_under_the_same_numbers(both: Copied) -> None:
-    both = Copied(tmp_path)
     for session in range(4):
         with Journal.open_for_append(both.disk, both.paths[0]) as source:
             for number in range(5):
