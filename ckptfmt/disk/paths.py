@@ -38,6 +38,12 @@ def parent_of(path: str) -> str:
     return os.path.dirname(path.rstrip(os.sep)) or (os.sep if path.startswith(os.sep) else os.curdir)
 
 
+def is_within(path: str, other: str) -> bool:
+    """Tell whether a path is that of another or lies below it, as far as the texts tell."""
+    outer = os.path.abspath(other)
+    return os.path.commonpath([os.path.abspath(path), outer]) == outer
+
+
 @contextmanager
 def naming(path: str, target_path: str | None = None) -> Iterator[None]:
     """Let every OSError of the block carry `path` as its file name; number and class stay."""

@@ -75,6 +75,7 @@ class Identity:
             if self._on_mismatch == "restart":
                 return "mismatch"
             if self._on_mismatch == "error":
+                error.add_note('Or start anew: on_mismatch="restart" sets what is here aside under a dated name. Nothing is deleted.')
                 raise error
         if self._on_mismatch != "ignore":
             warn(str(error))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ckptfmt.checkpoint.delete import delete_checkpoint
-from ckptfmt.disk.paths import make_directories
+from ckptfmt.disk.paths import is_within, make_directories
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, CorruptError
 from ckptfmt.run.mirror_copy import MIN_GENERATIONS, copy_checkpoint, copy_run_file, find_identity, is_copied
@@ -49,6 +49,10 @@ class Mirror:
     """Keeps a second directory up to date with a run."""
 
     def __init__(self, disk: Disk, source: StepDirectory, target: str, policy: Policy) -> None:
+        if is_within(target, source.path) or is_within(source.path, target):
+            raise ValueError(
+                f"mirror={target!r}: expected a directory elsewhere, not the run itself, nor one in it or around it: {source.path!r}"
+            )
         self._disk = disk
         self._source = source
         self._target = StepDirectory(disk, target)
@@ -121,7 +125,7 @@ class Mirror:
 
     def fill(self) -> Brought:
         """Bring what is in the mirror into an empty run."""
-        return fill(self._disk, self._target.path, self._source.path)
+        return fill(self._disk, self._target.path, self._source.path, self._policy)
 
     def _wanted(self) -> dict[int, str]:
         """Return the run's checkpoints, the newest first."""

@@ -6,6 +6,7 @@ identity comes first, then journals, each at once, then checkpoints, the newest 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from ckptfmt.run.journal_reader import read_sound_part
 from ckptfmt.run.mirror_copy import MIN_GENERATIONS, copy_checkpoint, copy_run_file, is_copied
 from ckptfmt.run.mirror_journals import Names, find_journals, path_below, unit_path, units_of
 from ckptfmt.run.notices import warn
-from ckptfmt.run.steps import StepDirectory
+from ckptfmt.run.retention import Policy, rank_by_metric
+from ckptfmt.run.steps import StepDirectory, StepEntry
 
 FILLING_NAME = ".filling"
 
@@ -57,8 +59,10 @@ def end_filling(disk: Disk, path: str) -> None:
         directory.unlink(FILLING_NAME)
 
 
-def fill(disk: Disk, mirror_path: str, run_path: str) -> Brought:
-    """Bring journals and the newest sound checkpoints from a mirror into an empty run, leaving out what is damaged, with a warning."""
+def fill(disk: Disk, mirror_path: str, run_path: str, policy: Policy) -> Brought:
+    """Bring journals, the newest sound checkpoints and the best from a mirror into an empty run; what is damaged there is left out, with a
+    warning.
+    """
     make_directories(disk, run_path)
     with closing(disk.open_directory(run_path)) as directory, suppress(FileExistsError):
         # Its name is on the disk before anything that matters: whoever makes a directory here syncs this one.
@@ -67,18 +71,28 @@ def fill(disk: Disk, mirror_path: str, run_path: str) -> Brought:
     journals = find_journals(disk, mirror_path)
     for names in journals:
         _bring_journal(disk, mirror_path, run_path, names)
-    brought: list[int] = []
-    run = StepDirectory(disk, run_path)
-    for entry in StepDirectory(disk, mirror_path).newest_first():
-        if len(brought) == MIN_GENERATIONS:
-            break
-        if entry.manifest is None:
-            warn(f"{entry.path}: the mirror's copy is passed over: {entry.error}")
-        elif _bring_checkpoint(disk, entry.path, run.path_of(entry.step)):
-            brought.append(entry.step)
+    mirror, run = StepDirectory(disk, mirror_path), StepDirectory(disk, run_path)
+    brought = _bring_first(mirror.newest_first(), run, MIN_GENERATIONS)
+    if policy.monitor is not None and policy.mode is not None:
+        by_step = {entry.step: entry for entry in mirror.committed()}
+        ranked = rank_by_metric([entry.stored() for entry in by_step.values()], policy.monitor, policy.mode)
+        brought |= _bring_first((by_step[stored.step] for stored in ranked), run, policy.keep_best or 1)
     end_filling(disk, run_path)
     shown = dict.fromkeys(" ".join(names[:2]) for names in journals if names[0] != "history")
     return Brought(tuple(sorted(brought)), tuple(shown))
+
+
+def _bring_first(entries: Iterable[StepEntry], run: StepDirectory, count: int) -> set[int]:
+    """Bring the first sound ones; return their steps."""
+    brought: set[int] = set()
+    for entry in entries:
+        if entry.manifest is None:
+            warn(f"{entry.path}: the mirror's copy is passed over: {entry.error}")
+        elif _bring_checkpoint(run.disk, entry.path, run.path_of(entry.step)):
+            brought.add(entry.step)
+        if len(brought) == count:
+            break
+    return brought
 
 
 def _bring_checkpoint(disk: Disk, source_path: str, target_path: str) -> bool:

@@ -23,10 +23,10 @@ def test_every_crash_leaves_a_mirror_from_which_a_fresh_machine_goes_on(name: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", ALL_JOBS)
 def test_no_crash_in_a_large_sample_leaves_less(name: str, seed: int) -> None:
-    check_job(name, weak=bool(seed % 2), limit=1000, seed=seed)
+    check_job(name, weak=bool(seed % 2), limit=400, seed=seed)
 
 
 @pytest.mark.slow

@@ -91,6 +91,12 @@ def test_a_drive_that_is_away_does_not_stop_the_training_and_gets_everything_lat
         assert status_of(run) == ckptfmt.MirrorStatus(str(tmp_path / "drive"), (0, 1), (), None)
 
 
+@pytest.mark.parametrize("mirror", ["run", "run/copy", "."])
+def test_a_mirror_in_the_run_or_around_it_is_refused(tmp_path: Path, mirror: str) -> None:
+    with pytest.raises(ValueError, match="a directory elsewhere"):
+        ckptfmt.Run(tmp_path / "run", mirror=tmp_path / mirror)
+
+
 def test_what_is_missing_at_the_end_is_said(tmp_path: Path, drive: Drive) -> None:
     drive.is_away = True
     run = opened(tmp_path, drive)
@@ -128,6 +134,7 @@ def test_the_best_checkpoint_of_an_earlier_machine_stays_in_the_mirror(tmp_path:
         warnings.simplefilter("ignore")
         run = opened(tmp_path, drive, **rules)
     with run:
+        assert (run.all_steps(), run.best_step()) == ([1, 4, 5], 1)
         run.restore()
         for step in range(6, 9):
             run.save(step, state_of(step), metrics={"m": 0})
