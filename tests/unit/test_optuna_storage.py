@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,3 +184,26 @@ def test_processes_on_one_study_share_the_total(tmp_path: Path) -> None:
 
     assert ckptfmt.optimize(one, objective, n_trials=6).done_count == 6
     assert len(one.trials) == 6
+
+
+FORKING = """import os, sys, optuna, ckptfmt
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+study = optuna.create_study(storage=ckptfmt.optuna_storage(sys.argv[1]), study_name="s")
+objective = lambda trial: trial.suggest_float("x", 0, 1)
+study.optimize(objective, n_trials=3)
+before = study.trials
+child = os.fork()
+if child == 0:
+    ok = study.trials == before and study._storage.log.image.study(0).done_count == 3
+    study.optimize(objective, n_trials=2)
+    os._exit(not (ok and len(study.trials) == 5))
+assert os.waitpid(child, 0)[1] == 0
+study.optimize(objective, n_trials=1)
+assert study.trials[:3] == before and len(study.trials) == 6
+assert study._storage.log.image.study(0).done_count == 6
+"""
+
+
+def test_a_forked_process_goes_on_with_a_journal_of_its_own(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING, str(tmp_path / "s")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
