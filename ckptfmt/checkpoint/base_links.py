@@ -5,18 +5,16 @@ Deciding costs one pass over the tensors with the hash, and no reading: the base
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ckptfmt.checkpoint.shard_plan import PlannedTensor
+from ckptfmt.checkpoint.metadata_file import BaseIndex
+from ckptfmt.checkpoint.shard_plan import TensorPlan
 from ckptfmt.format.manifest import Manifest, ShardEntry
-from ckptfmt.format.metadata import Metadata, ShardTable
+from ckptfmt.format.metadata import ShardTable
 
 WORTH_LINKING = 0.5
 
-Kind = tuple[str, str, str, tuple[int, ...]]
-"""Section, key, dtype and shape: what a slot must agree in, beside its bytes, to serve a tensor."""
 Place = tuple[int, int]
 """Shard and slot."""
 
@@ -30,39 +28,33 @@ class LinkPlan:
     slots: dict[int, int]
 
 
-def plan_links(
-    tensors: Sequence[PlannedTensor], digests: Sequence[bytes], places: Mapping[Kind, Place], manifest: Manifest, metadata: Metadata
-) -> list[LinkPlan]:
-    """Find the shards of a base of which at least half the bytes are still used. `places` are those of `whole_chunks`."""
+def plan_links(digests: Sequence[bytes], places: Sequence[Place | None], manifest: Manifest, base: BaseIndex) -> list[LinkPlan]:
+    """Find the shards of a base of which at least half the bytes are still used. `places` are those of `find_places`."""
+    known = [table.split_digests() for table in base.shards]
     slots: dict[int, dict[int, int]] = {}
-    for tensor, digest in zip(tensors, digests, strict=True):
-        place = places.get((tensor.section, tensor.key, tensor.dtype, tensor.shape))
-        if place is not None and metadata.shards[place[0]].digest(place[1]) == digest:
-            slots.setdefault(place[0], {})[tensor.index] = place[1]
-    plans = [LinkPlan(manifest.shards[shard], metadata.shards[shard], used) for shard, used in sorted(slots.items())]
+    for row, (digest, place) in enumerate(zip(digests, places, strict=True)):
+        if place is not None and known[place[0]][place[1]] == digest:
+            slots.setdefault(place[0], {})[row] = place[1]
+    plans = [LinkPlan(manifest.shards[shard], base.shards[shard], used) for shard, used in sorted(slots.items())]
     return [plan for plan in plans if _used_bytes(plan) >= WORTH_LINKING * sum(plan.table.sizes)]
 
 
-def whole_chunks(manifest: Manifest, metadata: Metadata) -> dict[Kind, Place]:
-    """Return where a checkpoint holds each tensor that is stored whole and as it is."""
-    places = {}
-    for row in metadata.tensors:
-        if len(row.chunks) == 1 and row.chunks[0].shape == row.shape:
-            shard, slot = row.chunks[0].shard, row.chunks[0].slot
-            table = metadata.shards[shard]
-            # Sources of encoded slots are places of their own checkpoint, so a shard with such slots cannot be taken over.
-            if not table.encodings:
-                places[manifest.shards[shard].section, table.keys[slot], row.dtype, row.shape] = (shard, slot)
-    return places
+def find_places(tensors: TensorPlan, manifest: Manifest, base: BaseIndex) -> list[Place | None]:
+    """Return where a base holds each tensor whole and as it is, by section, key, dtype and shape; None where it does not."""
+    index = base.tensors
+    held = list(zip(index.shards, index.slots, strict=True))
+    keys = [base.shards[shard].keys[slot] if shard >= 0 else "" for shard, slot in held]
+    sections = [manifest.shards[shard].section if shard >= 0 else "" for shard, _ in held]
+    # Sources of encoded slots are places of their own checkpoint, so a shard with such slots cannot be taken over.
+    places: list[Place | None] = [None if shard < 0 or base.shards[shard].encodings else (shard, slot) for shard, slot in held]
+    columns = (tensors.sections, tensors.keys, tensors.dtypes, tensors.shapes)
+    if columns == (sections, keys, index.dtypes, index.shapes):
+        # The usual base: the same state, a few steps before.
+        return places
+    kinds = zip(sections, keys, index.dtypes, index.shapes, strict=True)
+    known = {kind: place for kind, place in zip(kinds, places, strict=True) if place is not None}
+    return [known.get(kind) for kind in zip(*columns, strict=True)]
 
 
 def _used_bytes(plan: LinkPlan) -> int:
     return sum(plan.table.sizes[slot] for slot in set(plan.slots.values()))
-
-
-def hash_all(sizes: Sequence[int], digest_at: Callable[[int], bytes], *, threads: int) -> list[bytes]:
-    """Return the digest of each tensor, large ones in parallel. `digest_at` must release the interpreter's lock."""
-    if sum(sizes) < 2**22 or threads < 2:
-        return [digest_at(index) for index in range(len(sizes))]
-    with ThreadPoolExecutor(threads, thread_name_prefix="ckptfmt-hash") as pool:
-        return list(pool.map(digest_at, range(len(sizes)), chunksize=max(1, len(sizes) // (threads * 16))))

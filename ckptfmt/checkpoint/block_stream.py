@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
 from ckptfmt.disk.aligned import ALIGNMENT_BYTES, aligned_buffer
 from ckptfmt.disk.protocol import WritableFile
-from ckptfmt.format.digest import Hasher, digest_of
+from ckptfmt.format.digest import Hasher, digest_of, digests_of
 
 BLOCK_BYTES = 8 * 2**20
 BLOCK_COUNT = 4
@@ -86,6 +88,33 @@ class BlockStream:
         if self._block is not None and len(view) <= len(self._block) - self._filled:
             return digest_of(self._copied(view))
         return self.append_pieces_hashed((view,))
+
+    def append_gathered(self, sizes: Sequence[int], gather: Callable[[int, int, memoryview], None]) -> bytes:
+        """Append many small chunks, none larger than a block, and return the digests of what is written, one after the other.
+
+        `gather(first, last, target)` fills the target with the chunks of these positions.
+        """
+        ends = list(accumulate(sizes))
+        digests = []
+        first = begin = 0
+        while first < len(sizes):
+            block = self._block
+            if block is None or self._filled == len(block):
+                block = self._next_block()
+            last = bisect_right(ends, begin + len(block) - self._filled, first)
+            if last > first:
+                target = block[self._filled : self._filled + ends[last - 1] - begin]
+                gather(first, last, target)
+                self._filled += len(target)
+                digests.append(digests_of(target, sizes[first:last]))
+            else:
+                # It lies across the end of the block.
+                last = first + 1
+                piece = memoryview(bytearray(sizes[first]))
+                gather(first, last, piece)
+                digests.append(self.append_pieces_hashed((piece,)))
+            first, begin = last, ends[last - 1]
+        return b"".join(digests)
 
     def append_pieces_hashed(self, pieces: Iterable[memoryview]) -> bytes:
         """Append the pieces of one chunk, each valid until the next, and return the digest of what is written."""

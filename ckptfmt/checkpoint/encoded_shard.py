@@ -56,7 +56,8 @@ def plan_encoding(rewriter: ShardRewriter) -> EncodingPlan:
 
 def _facts(rewriter: ShardRewriter, shard: int, file: ShardFile) -> Iterator[SlotFacts]:
     table, header = file.table, file.read_header()
-    used = {slot: (dtype, shape) for slot, dtype, shape in rewriter.uses[shard]}
+    slots, dtypes, shapes = rewriter.uses[shard]
+    used = {slot: (dtype, shape) for slot, dtype, shape in zip(slots, dtypes, shapes, strict=True)}
     for slot, entry in enumerate(decode_header(header, file_size_bytes=file.entry.size_bytes, where=file.where)):
         if slot not in table.encodings:
             dtype, shape = used.get(slot, (_DTYPE_OF_STORED.get(entry.dtype, "uint8"), entry.shape))

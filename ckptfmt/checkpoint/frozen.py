@@ -8,68 +8,68 @@ hashed like any other. Nothing here decides what is linked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import translate
 from itertools import islice
 from re import compile as compile_pattern
 
-from ckptfmt.checkpoint.base_links import Kind, Place
+from ckptfmt.checkpoint.base_links import Place
 from ckptfmt.checkpoint.directory import open_named_file
-from ckptfmt.checkpoint.shard_plan import PlannedTensor
+from ckptfmt.checkpoint.metadata_file import BaseIndex
 from ckptfmt.disk.protocol import Directory, ReadableFile
 from ckptfmt.errors import FormatError, NameNotFoundError
 from ckptfmt.format.manifest import Manifest
-from ckptfmt.format.metadata import Metadata
 from ckptfmt.format.rules import shown
+from ckptfmt.state.tensors import TensorSource
 
 _LOOK_BYTES = 1024
 _WORTH_SKIPPING_BYTES = 64 * 1024
 _SHOWN_NAMES = 5
 
 
-def match_frozen(globs: Sequence[str], tensors: Sequence[PlannedTensor]) -> list[PlannedTensor]:
-    """Return the tensors whose names match one of the globs.
+def match_frozen(globs: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return the rows of the tensors whose names match one of the globs.
 
     Raises:
         NameNotFoundError: a glob that matches nothing, since it is a slip of the pen that would only be noticed as slowness.
     """
-    matched: dict[int, PlannedTensor] = {}
+    matched: set[int] = set()
     for glob in globs:
         match = compile_pattern(translate(glob)).match
-        found = {tensor.index: tensor for tensor in tensors if match(tensor.name)}
+        found = [row for row, name in enumerate(names) if match(name)]
         if not found:
-            names = ", ".join(shown(tensor.name) for tensor in islice(tensors, _SHOWN_NAMES))
+            there_are = ", ".join(map(shown, islice(names, _SHOWN_NAMES)))
             raise NameNotFoundError(
-                f"frozen: {shown(glob)} matches none of {len(tensors)} tensors\nThere are {names or 'none'}.", name=glob
+                f"frozen: {shown(glob)} matches none of {len(names)} tensors\nThere are {there_are or 'none'}.", name=glob
             )
-        matched |= found
-    return [matched[index] for index in sorted(matched)]
+        matched.update(found)
+    return sorted(matched)
 
 
 def unchanged_digests(
-    frozen: Sequence[PlannedTensor],
-    memory_at: Callable[[int], memoryview | None],
-    places: Mapping[Kind, Place],
+    frozen: Sequence[int],
+    sources: Sequence[TensorSource],
+    places: Sequence[Place | None],
     base: Directory,
     manifest: Manifest,
-    metadata: Metadata,
+    index: BaseIndex,
 ) -> dict[int, bytes]:
     """Return the base's digest of each frozen tensor that looks the same there; small ones are as cheaply hashed."""
     files: dict[int, ReadableFile | None] = {}
     offsets: dict[int, list[int]] = {}
     digests = {}
     try:
-        for tensor in frozen:
-            place = places.get((tensor.section, tensor.key, tensor.dtype, tensor.shape))
-            if place is None or tensor.size_bytes < _WORTH_SKIPPING_BYTES:
+        for row in frozen:
+            place, source = places[row], sources[row]
+            if place is None or source.size_bytes < _WORTH_SKIPPING_BYTES:
                 continue
             shard, slot = place
             if shard not in files:
                 files[shard] = _find_file(base, manifest, shard)
-                offsets[shard] = metadata.shards[shard].offsets()
-            file, memory = files[shard], memory_at(tensor.index)
+                offsets[shard] = index.shards[shard].offsets()
+            file, memory = files[shard], source.memory()
             if file is not None and memory is not None and _looks_same(file, offsets[shard][slot], memory):
-                digests[tensor.index] = metadata.shards[shard].digest(slot)
+                digests[row] = index.shards[shard].digest(slot)
     finally:
         for opened in files.values():
             if opened is not None:

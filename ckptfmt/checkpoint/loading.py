@@ -12,6 +12,7 @@ from ckptfmt.checkpoint.reader import OpenCheckpoint
 from ckptfmt.checkpoint.verify import VerifyReport, verify_checkpoint
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import CheckpointError
+from ckptfmt.state.pause import collector_paused
 
 _DISK = LocalDisk()
 
@@ -30,7 +31,13 @@ def load(path: PathLike, *, only: str | Sequence[str] | None = None, device: Any
         CorruptError, UnsupportedVersionError, LimitError: see `.rule`.
         NameNotFoundError: `only` matches nothing.
     """
-    with OpenCheckpoint(_DISK, os.fspath(path), verify=verify, device=device) as checkpoint:
+    with collector_paused():
+        # In a function of its own, so that what it needed is gone before there is a collection.
+        return _load(os.fspath(path), only, device, verify=verify)
+
+
+def _load(path: str, only: str | Sequence[str] | None, device: Any, *, verify: bool) -> Any:
+    with OpenCheckpoint(_DISK, path, verify=verify, device=device) as checkpoint:
         return checkpoint.load(only=only)
 
 

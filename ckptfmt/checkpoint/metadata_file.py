@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from ckptfmt.checkpoint.directory import open_named_file
 from ckptfmt.disk.protocol import Directory
 from ckptfmt.errors import FormatError
 from ckptfmt.format.digest import digest_of, format_digest, short
 from ckptfmt.format.manifest import Manifest, ShardEntry
-from ckptfmt.format.metadata import Metadata, ShardTable, check_codecs, decode_metadata
+from ckptfmt.format.metadata import Metadata, ShardTable, TensorIndex, check_codecs, decode_metadata
 from ckptfmt.format.metadata_scan import OneTensor, find_one
 from ckptfmt.format.rules import violation
 from ckptfmt.format.zstd_frame import decompress
 from ckptfmt.state.pause import collector_paused
+
+_MAX_REMEMBERED_ROWS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class BaseIndex:
+    """What a save needs to know of its base: the tensor index and the slots, without the state."""
+
+    tensors: TensorIndex
+    shards: Sequence[ShardTable]
+
+
+class _LastWritten:
+    """The index that this process has written last, by the digest of its file: most saves have it as their base."""
+
+    def __init__(self) -> None:
+        self._index: tuple[str, BaseIndex] | None = None
+
+    def remember(self, digest: str, index: BaseIndex) -> None:
+        """Keep an index, unless it is so large that the memory is worth more than the time."""
+        self._index = (digest, index) if len(index.tensors) <= _MAX_REMEMBERED_ROWS else None
+
+    def find(self, digest: str) -> BaseIndex | None:
+        """Return the index of this file, if it is the one."""
+        index = self._index
+        return index[1] if index is not None and index[0] == digest else None
+
+
+LAST_WRITTEN = _LastWritten()
 
 
 def read_metadata(directory: Directory, manifest: Manifest) -> Metadata:
@@ -20,10 +52,27 @@ def read_metadata(directory: Directory, manifest: Manifest) -> Metadata:
     return decode_raw_metadata(raw, manifest, where=f"{directory.path}/{manifest.metadata.name}")
 
 
+def read_base_index(directory: Directory, manifest: Manifest) -> BaseIndex:
+    """Read and check the metadata of a base. What this process has written itself is compared by its digest, and not decoded again."""
+    where = f"{directory.path}/{manifest.metadata.name}"
+    data = _read(directory, manifest, where)
+    known = LAST_WRITTEN.find(manifest.metadata.digest)
+    if known is not None:
+        _check_agreement(manifest, Metadata(None, known.tensors, known.shards), where)
+        return known
+    raw = decompress(data, raw_size_bytes=manifest.metadata.raw_size_bytes, where=where)
+    metadata = decode_raw_metadata(raw, manifest, where=where)
+    return BaseIndex(TensorIndex.of(metadata.tensors), metadata.shards)
+
+
 def read_raw_metadata(directory: Directory, manifest: Manifest) -> bytes:
     """Read and decompress the metadata that a manifest names; only its bytes are checked."""
+    where = f"{directory.path}/{manifest.metadata.name}"
+    return decompress(_read(directory, manifest, where), raw_size_bytes=manifest.metadata.raw_size_bytes, where=where)
+
+
+def _read(directory: Directory, manifest: Manifest, where: str) -> bytes:
     entry = manifest.metadata
-    where = f"{directory.path}/{entry.name}"
     file = open_named_file(directory, entry)
     try:
         data = file.read(0, entry.size_bytes)
@@ -33,7 +82,7 @@ def read_raw_metadata(directory: Directory, manifest: Manifest) -> bytes:
     if actual != entry.digest:
         advice = "The metadata is damaged; use another copy."
         raise violation("E020", where, expected=short(entry.digest), found=short(actual), advice=advice)
-    return decompress(data, raw_size_bytes=entry.raw_size_bytes, where=where)
+    return data
 
 
 def decode_raw_metadata(raw: bytes, manifest: Manifest, *, where: str) -> Metadata:
@@ -63,7 +112,7 @@ def _check_agreement(manifest: Manifest, metadata: Metadata, where: str) -> None
         if (error := _find_disagreement(entry, table, where)) is not None:
             raise error
     totals = (manifest.tensor_count, manifest.tensor_bytes)
-    found = (len(metadata.tensors), sum(row.size_bytes for row in metadata.tensors))
+    found = (len(metadata.tensors), sum(TensorIndex.of(metadata.tensors).sizes))
     if totals != found:
         raise violation("E011", where, "tensors and their bytes", expected=totals, found=found)
     if (error := check_codecs(metadata, manifest.requires, where=where)) is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import translate
+from functools import partial
 from itertools import islice
 from re import compile as compile_pattern
 from types import TracebackType
@@ -18,6 +19,7 @@ from typing import Any
 
 from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.metadata_file import decode_raw_metadata, find_one_tensor, read_raw_metadata
+from ckptfmt.checkpoint.neighbours import find_ready
 from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.checkpoint.slicing import find_leading_run
 from ckptfmt.checkpoint.tensor_store import TensorStore
@@ -27,8 +29,9 @@ from ckptfmt.format.manifest import Manifest
 from ckptfmt.format.metadata import Metadata, ShardTable
 from ckptfmt.format.metadata_scan import OneTensor
 from ckptfmt.format.rules import shown, violation, visible
-from ckptfmt.format.tree_walk import ABSENT, children_of, find_tensor, iter_leaves, iter_tensors, prune, tensor_ids
+from ckptfmt.format.tree_walk import ABSENT, children_of, find_tensor, iter_leaves, iter_tensors, prune, referenced_rows, tensor_ids
 from ckptfmt.state.pause import collector_paused
+from ckptfmt.state.row_memory import ReadyRows
 from ckptfmt.state.tensors import TensorMemory
 from ckptfmt.state.tree import decode_leaf, decode_state, outline_state
 
@@ -175,16 +178,19 @@ class OpenCheckpoint:
         with collector_paused():
             rows = self._rows_of(tree)
             self.store.check_headers(rows)
+            ready = find_ready(self.metadata, self.store.shards, rows, verify=self._verify)
+            tensor_of = self._memory if ready is None else partial(self._ready_memory, ready)
             try:
-                self.store.prepare(rows)
-                self.store.decode_rows(rows)
-                return decode_state(tree, self._memory, device=self._device)
+                others = rows if ready is None else [row for row in rows if ready.memories[row] is None]
+                self.store.prepare(others)
+                self.store.decode_rows(others)
+                return decode_state(tree, tensor_of, device=self._device, ready=ready)
             finally:
                 self.store.forget_read()
 
     def _rows_of(self, tree: Any) -> list[int]:
         count = len(self.metadata.tensors)
-        rows = sorted(set(tensor_ids(tree)))
+        rows = sorted(referenced_rows(tree))
         if rows and not 0 <= rows[0] <= rows[-1] < count:
             raise violation(
                 "E028", self.path, "the tree refers to a tensor that is not in the index", expected=f"below {count}", found=rows[-1]
@@ -229,6 +235,9 @@ class OpenCheckpoint:
 
     def _memory(self, row: int) -> TensorMemory:
         return self.store.memory(row)
+
+    def _ready_memory(self, ready: ReadyRows, row: int) -> TensorMemory:
+        return ready.find(row) or self._memory(row)
 
     def unknown_name(self, name: str, known: Iterable[str], kind: str) -> NameNotFoundError:
         """Return the error for a name that is not there, which says what is."""

@@ -22,6 +22,7 @@ from ckptfmt.errors import UnsupportedTypeError
 from ckptfmt.format import canonical_json
 from ckptfmt.format.layout import MAX_INTEGER
 from ckptfmt.format.rules import shown
+from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.tree import encode_state
 
 _DISK = LocalDisk()
@@ -77,7 +78,8 @@ def save(
         overwrite=overwrite,
         durable=durable,
     )
-    return write_checkpoint(_DISK, os.fspath(path), encode_state(state), options)
+    with collector_paused():
+        return write_checkpoint(_DISK, os.fspath(path), encode_state(state), options)
 
 
 def async_save(

@@ -8,26 +8,46 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from operator import ne
+from typing import NamedTuple
 
 from ckptfmt.disk.protocol import ReadableFile
 from ckptfmt.format.digest import digest_of, format_digest, shard_digest, short
-from ckptfmt.format.dtypes import stored_form
+from ckptfmt.format.dtypes import RAW, stored_form, stored_forms
 from ckptfmt.format.layout import HEADER_LENGTH_BYTES
 from ckptfmt.format.manifest import ShardEntry
-from ckptfmt.format.metadata import Metadata, ShardTable
+from ckptfmt.format.metadata import Metadata, ShardTable, TensorIndex
 from ckptfmt.format.rules import violation
-from ckptfmt.format.shard_header import StoredEntry, decode_header, header_size_bytes
-
-SlotUse = tuple[int, str, tuple[int, ...]]
+from ckptfmt.format.shard_header import StoredEntry, decode_header, header_size_bytes, is_header_of
 
 
-def uses_by_shard(metadata: Metadata) -> list[list[SlotUse]]:
-    """Return for each shard (slot, element type, shape) of every chunk that the index places there."""
-    uses: list[list[SlotUse]] = [[] for _ in metadata.shards]
-    for row in metadata.tensors:
-        for chunk in row.chunks:
-            uses[chunk.shard].append((chunk.slot, row.dtype, chunk.shape))
-    return uses
+class SlotUses(NamedTuple):
+    """What the index says of slots of one shard, as columns: slot, element type and shape of every chunk that it places there."""
+
+    slots: Sequence[int]
+    dtypes: Sequence[str]
+    shapes: Sequence[tuple[int, ...]]
+
+
+def uses_by_shard(metadata: Metadata) -> list[SlotUses]:
+    """Return for each shard what the index places there."""
+    index = TensorIndex.of(metadata.tensors)
+    if len(metadata.shards) == 1 and not index.parts:
+        return [SlotUses(index.slots, index.dtypes, index.shapes)]
+    uses: list[tuple[list[int], list[str], list[tuple[int, ...]]]] = [([], [], []) for _ in metadata.shards]
+    for shard, slot, dtype, shape in zip(index.shards, index.slots, index.dtypes, index.shapes, strict=True):
+        if shard >= 0:
+            slots, dtypes, shapes = uses[shard]
+            slots.append(slot)
+            dtypes.append(dtype)
+            shapes.append(shape)
+    for row, chunks in index.parts.items():
+        for chunk in chunks:
+            slots, dtypes, shapes = uses[chunk.shard]
+            slots.append(chunk.slot)
+            dtypes.append(index.dtypes[row])
+            shapes.append(chunk.shape)
+    return [SlotUses(*columns) for columns in uses]
 
 
 class ShardFile:
@@ -75,24 +95,38 @@ class ShardFile:
         begin = self._offsets[first]
         self._file.prefetch(begin, self._offsets[last + 1] - begin)
 
-    def check_header(self, uses: Sequence[SlotUse], *, verify: bool = True) -> None:
+    def check_header(self, uses: SlotUses, *, verify: bool = True) -> None:
         """Check the header against the shard's digest (with `verify`), the format, and what the index says of its slots."""
         header = self.read_header()
         size_bytes = len(header)
         if verify:
             self._check_digest(header)
+        if size_bytes == self.table.header_size_bytes and self._is_as_written(header, uses):
+            return
         entries = decode_header(header, file_size_bytes=self.entry.size_bytes, where=self.where)
         if size_bytes != self.table.header_size_bytes:
             raise violation("E032", self.where, "header size", expected=self.table.header_size_bytes, found=size_bytes)
         if [entry.key for entry in entries] != self.table.keys or [entry.size_bytes for entry in entries] != self.table.sizes:
             raise violation("E032", self.where, "header names other keys or sizes than the index")
-        for slot, dtype, shape in uses:
+        for slot, dtype, shape in zip(*uses, strict=True):
             self._check_stored_form(entries[slot], slot, dtype, shape)
 
     def read_header(self) -> bytes:
         """Return the bytes before the data, unverified but for their length."""
         prefix = self._file.read(0, HEADER_LENGTH_BYTES)
         return self._file.read(0, header_size_bytes(prefix, file_size_bytes=self.entry.size_bytes, where=self.where))
+
+    def _is_as_written(self, header: bytes, uses: SlotUses) -> bool:
+        """Tell whether the header is the one that the index gives, so that there is nothing to decode and compare."""
+        sizes, encodings = self.table.sizes, self.table.encodings
+        forms = stored_forms(uses.dtypes, uses.shapes, [sizes[slot] for slot in uses.slots])
+        if encodings or uses.slots != list(range(len(sizes))):
+            found, by_slot = forms, dict(zip(uses.slots, forms, strict=True))
+            if len(by_slot) != len(sizes) or any(map(ne, map(by_slot.__getitem__, uses.slots), found)):
+                return False
+            by_slot.update((slot, (RAW, (sizes[slot],))) for slot in encodings)
+            forms = [by_slot[slot] for slot in range(len(sizes))]
+        return is_header_of(header, self.table.keys, forms, sizes)
 
     def _check_digest(self, header: bytes) -> None:
         actual = format_digest(shard_digest(header, self.table.digests))

@@ -10,65 +10,82 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptfmt.format.digest import digest_of
-from ckptfmt.format.dtypes import alignment_bytes, stored_form
-from ckptfmt.format.layout import MAX_NAME_BYTES, SPLIT_HEADER_BYTES, is_tensor_name
-from ckptfmt.format.shard_header import StoredEntry, encode_header
+from ckptfmt.format.dtypes import alignment_bytes, stored_forms
+from ckptfmt.format.layout import MAX_NAME_BYTES, SPLIT_HEADER_BYTES, are_tensor_names, is_tensor_name
+from ckptfmt.format.shard_header import encode_columns
 
 MAX_SECTIONS = 256
 _HEADER_ENTRY_BYTES = 160
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedTensor:
-    """One tensor to be stored whole. `index` is its row in the tensor index; `tied_keys` are further names of it."""
+class TensorPlan:
+    """The tensors of a state, each to be stored whole, as columns with an entry for each row of the tensor index.
 
-    index: int
-    section: str
-    key: str
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    size_bytes: int
-    tied_keys: tuple[str, ...] = ()
+    `tied_keys` are further names of a row's tensor in its section.
+    """
 
-    def stored_entry(self) -> StoredEntry:
-        """Return the tensor as a shard's header describes it."""
-        return StoredEntry(self.key, *stored_form(self.dtype, self.shape, self.size_bytes), self.size_bytes)
+    sections: Sequence[str]
+    keys: Sequence[str]
+    names: Sequence[str]
+    dtypes: Sequence[str]
+    shapes: Sequence[tuple[int, ...]]
+    sizes: Sequence[int]
+    tied_keys: Mapping[int, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """One shard to be written: its tensors in slot order, and its header."""
+    """One shard to be written: rows, keys and sizes in slot order, its header, and the size of the file."""
 
     section: str
-    tensors: tuple[PlannedTensor, ...]
+    rows: Sequence[int]
+    keys: Sequence[str]
+    sizes: Sequence[int]
     header: bytes
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the file."""
-        return len(self.header) + sum(tensor.size_bytes for tensor in self.tensors)
+    size_bytes: int
 
 
 def name_tensors(
-    described: Sequence[tuple[tuple[str, ...], Sequence[tuple[str, ...]], str, tuple[int, ...], int]],
-) -> list[PlannedTensor]:
-    """Give each tensor its section, key and name, from (path, further paths, dtype, shape, size in bytes).
+    paths: Sequence[tuple[str, ...]],
+    ties: Mapping[int, Sequence[tuple[str, ...]]],
+    dtypes: Sequence[str],
+    shapes: Sequence[tuple[int, ...]],
+    sizes: Sequence[int],
+) -> TensorPlan:
+    """Give each tensor its section, key and name. `ties` holds further paths of some tensors.
 
     A tensor at the top of the state has the section "", and so has everything when there are very many sections.
     Names that cannot be stored are shortened or escaped, and made distinct by a suffix; the tree holds the real paths.
     """
-    sections = {path[0] for path, *_ in described if len(path) > 1}
-    has_sections = len(sections) <= MAX_SECTIONS
-    names, keys = _Distinct(), {section: _Distinct() for section in (*sections, "")}
-    planned = []
-    for index, (path, ties, dtype, shape, size_bytes) in enumerate(described):
-        section = path[0] if len(path) > 1 and has_sections else ""
-        depth = 1 if section else 0
-        tied = tuple(".".join(tie[depth:]) for tie in ties if len(tie) > depth and tie[:depth] == path[:depth])
-        key = keys[section].name(".".join(path[depth:]) or "state")
-        planned.append(PlannedTensor(index, section, key, names.name(".".join(path) or "state"), dtype, shape, size_bytes, tied))
-    return planned
+    sections = [path[0] if len(path) > 1 else "" for path in paths]
+    if len(set(sections) - {""}) > MAX_SECTIONS:
+        sections = [""] * len(paths)
+    wanted = [".".join(path) or "state" for path in paths]
+    wanted_keys = [name[len(section) + 1 :] or "state" if section else name for section, name in zip(sections, wanted, strict=True)]
+    tied_keys = {row: _tied_keys(paths[row], further, sections[row]) for row, further in ties.items()}
+    return TensorPlan(sections, _distinct_keys(sections, wanted_keys), _distinct(wanted), dtypes, shapes, sizes, tied_keys)
+
+
+def _tied_keys(path: tuple[str, ...], ties: Sequence[tuple[str, ...]], section: str) -> list[str]:
+    depth = 1 if section else 0
+    return [".".join(tie[depth:]) for tie in ties if len(tie) > depth and tie[:depth] == path[:depth]]
+
+
+def _distinct_keys(sections: Sequence[str], wanted: list[str]) -> list[str]:
+    """Return storable keys, each once in its section."""
+    if len(set(zip(sections, wanted, strict=True))) == len(wanted) and are_tensor_names(wanted):
+        return wanted
+    taken = {section: _Distinct() for section in set(sections)}
+    return [taken[section].name(key) for section, key in zip(sections, wanted, strict=True)]
+
+
+def _distinct(wanted: list[str]) -> list[str]:
+    """Return storable names, each once; nearly always those that are wanted."""
+    if len(set(wanted)) == len(wanted) and are_tensor_names(wanted):
+        return wanted
+    names = _Distinct()
+    return [names.name(name) for name in wanted]
 
 
 class _Distinct:
@@ -92,38 +109,49 @@ class _Distinct:
         return name
 
 
-def plan_shards(tensors: Sequence[PlannedTensor], *, max_shard_size_bytes: int) -> list[ShardPlan]:
-    """Distribute tensors over shards; a tensor larger than the limit has a shard of its own."""
-    by_section: dict[str, list[PlannedTensor]] = {}
-    for tensor in tensors:
-        by_section.setdefault(tensor.section, []).append(tensor)
+def plan_shards(plan: TensorPlan, rows: Sequence[int], *, max_shard_size_bytes: int) -> list[ShardPlan]:
+    """Distribute some rows over shards; a tensor larger than the limit has a shard of its own."""
+    by_section: dict[str, list[int]] = {}
+    for row in rows:
+        by_section.setdefault(plan.sections[row], []).append(row)
     return [
-        _plan_shard(section, group)
+        _plan_shard(plan, section, group)
         for section, members in by_section.items()
-        for group in _cut(members, max_shard_size_bytes=max_shard_size_bytes)
+        for group in _cut(plan, members, max_shard_size_bytes=max_shard_size_bytes)
     ]
 
 
-def _cut(tensors: Sequence[PlannedTensor], *, max_shard_size_bytes: int) -> Iterator[list[PlannedTensor]]:
-    group: list[PlannedTensor] = []
+def _cut(plan: TensorPlan, rows: list[int], *, max_shard_size_bytes: int) -> Iterator[list[int]]:
+    keys = [plan.keys[row] for row in rows]
+    tied_keys = [plan.tied_keys.get(row, ()) for row in rows] if plan.tied_keys else []
+    key_bytes = len("".join(keys).encode()) + sum(len(key.encode()) for tied in tied_keys for key in tied)
+    is_small = _HEADER_ENTRY_BYTES * len(rows) + 2 * key_bytes <= SPLIT_HEADER_BYTES
+    if is_small and sum([plan.sizes[row] for row in rows]) <= max_shard_size_bytes:
+        yield rows
+        return
+    entry_bytes = [_HEADER_ENTRY_BYTES + 2 * len(key.encode()) for key in keys]
+    for index, tied in enumerate(tied_keys):
+        entry_bytes[index] += sum(2 * len(key.encode()) for key in tied)
+    group: list[int] = []
     data_bytes = header_bytes = 0
-    for tensor in tensors:
-        entry_bytes = _HEADER_ENTRY_BYTES + 2 * len(tensor.key.encode()) + sum(2 * len(key.encode()) for key in tensor.tied_keys)
-        is_full = data_bytes + tensor.size_bytes > max_shard_size_bytes or header_bytes + entry_bytes > SPLIT_HEADER_BYTES
-        if group and is_full:
+    for row, in_header in zip(rows, entry_bytes, strict=True):
+        if group and (data_bytes + plan.sizes[row] > max_shard_size_bytes or header_bytes + in_header > SPLIT_HEADER_BYTES):
             yield group
             group, data_bytes, header_bytes = [], 0, 0
-        group.append(tensor)
-        data_bytes += tensor.size_bytes
-        header_bytes += entry_bytes
+        group.append(row)
+        data_bytes += plan.sizes[row]
+        header_bytes += in_header
     if group:
         yield group
 
 
-def _plan_shard(section: str, tensors: Sequence[PlannedTensor]) -> ShardPlan:
-    ordered = tuple(sorted(tensors, key=lambda tensor: -alignment_bytes(tensor.dtype)))
-    return ShardPlan(section, ordered, encode_header([tensor.stored_entry() for tensor in ordered], _ties(ordered)))
-
-
-def _ties(tensors: Sequence[PlannedTensor]) -> Mapping[str, str]:
-    return {tied: tensor.key for tensor in tensors for tied in tensor.tied_keys if is_tensor_name(tied)}
+def _plan_shard(plan: TensorPlan, section: str, rows: list[int]) -> ShardPlan:
+    alignments = {dtype: alignment_bytes(dtype) for dtype in set(map(plan.dtypes.__getitem__, rows))}
+    if len(set(alignments.values())) > 1:
+        rows.sort(key=lambda row: -alignments[plan.dtypes[row]])
+    keys = [plan.keys[row] for row in rows]
+    sizes = [plan.sizes[row] for row in rows]
+    forms = stored_forms([plan.dtypes[row] for row in rows], [plan.shapes[row] for row in rows], sizes)
+    ties = {tied: plan.keys[row] for row in rows for tied in plan.tied_keys.get(row, ()) if is_tensor_name(tied)} if plan.tied_keys else {}
+    header = encode_columns(keys, forms, sizes, ties)
+    return ShardPlan(section, rows, keys, sizes, header, len(header) + sum(sizes))

@@ -9,7 +9,7 @@ from ckptfmt.checkpoint.many_slots import decode_slots
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
 from ckptfmt.checkpoint.slot_decoding import SlotDecoder
 from ckptfmt.checkpoint.slot_pass import OnDamage, Progress, Slot, SlotPass
-from ckptfmt.format.metadata import Chunk, Metadata, TensorRow
+from ckptfmt.format.metadata import Chunk, Metadata, TensorIndex, TensorRow
 from ckptfmt.state.tensors import TensorMemory
 
 
@@ -31,7 +31,7 @@ class TensorStore:
     def check_headers(self, rows: Iterable[int]) -> None:
         """Check the header of every shard that holds some of these rows."""
         uses = uses_by_shard(self.metadata)
-        for shard in sorted({chunk.shard for row in rows for chunk in self.metadata.tensors[row].chunks}):
+        for shard in sorted(TensorIndex.of(self.metadata.tensors).shards_of(rows)):
             self.shards[shard].check_header(uses[shard], verify=self._verify)
 
     def prepare(self, rows: Iterable[int]) -> None:

@@ -5,30 +5,32 @@ Everything that can be refused is refused before the first byte: unknown types, 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 from ckptfmt._version import __version__
-from ckptfmt.checkpoint.base_links import LinkPlan, hash_all, plan_links, whole_chunks
+from ckptfmt.checkpoint.base_links import LinkPlan, find_places, plan_links
 from ckptfmt.checkpoint.block_stream import BlockStream
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.frozen import match_frozen, unchanged_digests
 from ckptfmt.checkpoint.info import CheckpointInfo, describe
-from ckptfmt.checkpoint.metadata_file import read_metadata
-from ckptfmt.checkpoint.shard_plan import PlannedTensor, ShardPlan, name_tensors, plan_shards
+from ckptfmt.checkpoint.metadata_file import LAST_WRITTEN, BaseIndex, read_base_index
+from ckptfmt.checkpoint.shard_plan import ShardPlan, TensorPlan, name_tensors, plan_shards
+from ckptfmt.checkpoint.source_digests import SMALL_BYTES, digest_sources
 from ckptfmt.checkpoint.staging import Staging, became_full
 from ckptfmt.disk.protocol import Directory, Disk
 from ckptfmt.errors import CorruptError
-from ckptfmt.format.digest import Hasher, digest_of, format_digest, shard_digest
+from ckptfmt.format.digest import digest_of, format_digest, shard_digest
 from ckptfmt.format.layout import section_stem
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry, decode_manifest, encode_manifest
-from ckptfmt.format.metadata import Chunk, Metadata, ShardTable, TensorRow, encode_metadata
+from ckptfmt.format.metadata import Metadata, ShardTable, TensorIndex, encode_metadata
 from ckptfmt.format.zstd_frame import compress
 from ckptfmt.state.pause import collector_paused
+from ckptfmt.state.source_columns import SourceColumns
 from ckptfmt.state.tensors import TensorSource
 from ckptfmt.state.tree import EncodedState
 
@@ -68,24 +70,26 @@ class _Writer:
     def __init__(self, disk: Disk, staging: Staging, state: EncodedState, options: SaveOptions) -> None:
         self.disk = disk
         self.staging = staging
-        self.state = state
+        self.tree = state.tree
+        self.sources = SourceColumns.of(state.tensors)
         self.options = options
         self.entries: list[ShardEntry] = []
         self.tables: list[ShardTable] = []
-        self.places: dict[int, tuple[int, int]] = {}
+        self.shards = [-1] * len(self.sources)
+        self.slots = [-1] * len(self.sources)
         self.shared_bytes = 0
         self.numbers: dict[str, int] = {}
 
     def write(self) -> CheckpointInfo:
         with collector_paused():
-            described = [(source.keys, source.aliases, source.dtype, source.shape, source.size_bytes) for source in self.state.tensors]
-            tensors = name_tensors(described)
-        frozen = match_frozen(self.options.frozen, tensors)
+            sources = self.sources
+            tensors = name_tensors(sources.paths, sources.ties, sources.dtypes, sources.shapes, sources.sizes)
+        frozen = match_frozen(self.options.frozen, tensors.names)
         if self.options.base is not None:
             self._link_base(self.options.base, tensors, frozen)
-        missing = [tensor for tensor in tensors if tensor.index not in self.places]
+        missing = [row for row, shard in enumerate(self.shards) if shard < 0]
         with collector_paused():
-            plans = plan_shards(missing, max_shard_size_bytes=self.options.max_shard_size_bytes)
+            plans = plan_shards(tensors, missing, max_shard_size_bytes=self.options.max_shard_size_bytes)
         needed_bytes = sum(plan.size_bytes for plan in plans)
         self.staging.check_space(needed_bytes)
         with BlockStream(expected_bytes=needed_bytes) as stream:
@@ -93,7 +97,8 @@ class _Writer:
                 self._write_shard(stream, plan)
             stream.drain()
         with collector_paused():
-            metadata = self._write_metadata(tensors)
+            index = TensorIndex(tensors.names, tensors.dtypes, tensors.shapes, tensors.sizes, self.shards, self.slots)
+            metadata = self._write_metadata(index)
         manifest = Manifest(
             created_at_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             writer=f"ckptfmt {__version__}",
@@ -102,13 +107,14 @@ class _Writer:
             fingerprint=self.options.fingerprint,
             metadata=metadata,
             shards=self.entries,
-            tensor_count=len(tensors),
-            tensor_bytes=sum(tensor.size_bytes for tensor in tensors),
+            tensor_count=len(tensors.sizes),
+            tensor_bytes=sum(tensors.sizes),
         )
         encoded = encode_manifest(manifest)
         # Decoded again before it is published: nothing is committed that the reader would refuse.
         manifest = decode_manifest(encoded, where=self.staging.path)
         self.staging.publish(encoded, digest=manifest.digest)
+        LAST_WRITTEN.remember(metadata.digest, BaseIndex(index, self.tables))
         return describe(self.staging.path, manifest, manifest_bytes=len(encoded), shared_bytes=self.shared_bytes)
 
     def _write_shard(self, stream: BlockStream, plan: ShardPlan) -> None:
@@ -117,32 +123,42 @@ class _Writer:
         temporary = self.staging.last_created
         stream.begin(file)
         stream.append(plan.header)
-        digests = b"".join([_append(stream, self.state.tensors[tensor.index]) for tensor in plan.tensors])
+        digests = self._append_all(stream, plan)
         digest = shard_digest(plan.header, digests)
         shard = len(self.tables)
-        sizes = [tensor.size_bytes for tensor in plan.tensors]
-        self.tables.append(ShardTable(len(plan.header), [tensor.key for tensor in plan.tensors], sizes, digests))
-        self.entries.append(ShardEntry("", plan.size_bytes, format_digest(digest), plan.section, len(plan.tensors)))
-        for slot, tensor in enumerate(plan.tensors):
-            self.places[tensor.index] = (shard, slot)
+        self.tables.append(ShardTable(len(plan.header), plan.keys, plan.sizes, digests))
+        self.entries.append(ShardEntry("", plan.size_bytes, format_digest(digest), plan.section, len(plan.rows)))
+        for slot, row in enumerate(plan.rows):
+            self.shards[row], self.slots[row] = shard, slot
 
         def seal() -> None:
             name = self.staging.seal(file, temporary, stem=stem, digest_hex=digest.hex(), suffix=".safetensors")
-            self.entries[shard] = ShardEntry(name, plan.size_bytes, format_digest(digest), plan.section, len(plan.tensors))
+            self.entries[shard] = ShardEntry(name, plan.size_bytes, format_digest(digest), plan.section, len(plan.rows))
 
         stream.finish(seal)
+
+    def _append_all(self, stream: BlockStream, plan: ShardPlan) -> bytes:
+        """Append the tensors of a shard and return their digests one after the other; small neighbours are gathered first."""
+        digests = []
+        first = 0
+        for is_small, run in groupby(map(SMALL_BYTES.__ge__, plan.sizes)):
+            last = first + len(list(run))
+            rows = plan.rows[first:last]
+            if is_small:
+                gather = lambda begin, end, target, rows=rows: self.sources.copy(rows[begin:end], target)  # noqa: E731
+                digests.append(stream.append_gathered(plan.sizes[first:last], gather))
+            else:
+                digests += [_append(stream, self.sources[row]) for row in rows]
+            first = last
+        return b"".join(digests)
 
     def _next_stem(self, section: str) -> str:
         stem = section_stem(section)
         number = self.numbers[stem] = self.numbers.get(stem, 0) + 1
         return f"{stem}-{number:05d}"
 
-    def _write_metadata(self, tensors: list[PlannedTensor]) -> MetadataEntry:
-        rows = []
-        for tensor in tensors:
-            chunk = Chunk(*self.places[tensor.index], (0,) * len(tensor.shape), tensor.shape)
-            rows.append(TensorRow(tensor.name, tensor.dtype, tensor.shape, tensor.size_bytes, (chunk,)))
-        raw = encode_metadata(Metadata(self.state.tree, rows, self.tables))
+    def _write_metadata(self, index: TensorIndex) -> MetadataEntry:
+        raw = encode_metadata(Metadata(self.tree, index, self.tables))
         data = compress(raw)
         digest = digest_of(data)
         file = self.staging.create("metadata", size_bytes=len(data))
@@ -151,16 +167,15 @@ class _Writer:
         name = self.staging.seal(file, temporary, stem="metadata", digest_hex=digest.hex(), suffix=".msgpack.zst")
         return MetadataEntry(name, len(data), format_digest(digest), len(raw))
 
-    def _link_base(self, base: str, tensors: list[PlannedTensor], frozen: list[PlannedTensor]) -> None:
+    def _link_base(self, base: str, tensors: TensorPlan, frozen: Sequence[int]) -> None:
         directory = open_checkpoint_directory(self.disk, base)
         try:
             manifest = read_manifest(directory)
-            metadata = read_metadata(directory, manifest)
-            places = whole_chunks(manifest, metadata)
-            taken = unchanged_digests(frozen, lambda index: self.state.tensors[index].memory(), places, directory, manifest, metadata)
-            sizes = [0 if tensor.index in taken else tensor.size_bytes for tensor in tensors]
-            digests = hash_all(sizes, lambda index: taken.get(index) or _digest(self.state.tensors[index]), threads=os.cpu_count() or 1)
-            for plan in plan_links(tensors, digests, places, manifest, metadata):
+            index = read_base_index(directory, manifest)
+            places = find_places(tensors, manifest, index)
+            taken = unchanged_digests(frozen, self.sources, places, directory, manifest, index)
+            digests = digest_sources(self.sources, taken)
+            for plan in plan_links(digests, places, manifest, index):
                 self._link_shard(directory, plan)
         finally:
             directory.close()
@@ -179,8 +194,8 @@ class _Writer:
         self.tables.append(plan.table)
         self.entries.append(ShardEntry(name, entry.size_bytes, entry.digest, entry.section, entry.tensor_count))
         self.shared_bytes += self.staging.shared_bytes(name)
-        for index, slot in plan.slots.items():
-            self.places[index] = (shard, slot)
+        for row, slot in plan.slots.items():
+            self.shards[row], self.slots[row] = shard, slot
 
     def _copy_shard(self, base: Directory, entry: ShardEntry) -> str:
         """Copy a shard of the base where it cannot be linked."""
@@ -200,13 +215,3 @@ class _Writer:
 def _append(stream: BlockStream, source: TensorSource) -> bytes:
     memory = source.memory()
     return stream.append_hashed(memory) if memory is not None else stream.append_pieces_hashed(source.blocks(_PIECE_BYTES))
-
-
-def _digest(source: TensorSource) -> bytes:
-    memory = source.memory()
-    if memory is not None:
-        return digest_of(memory)
-    hasher = Hasher()
-    for block in source.blocks(_PIECE_BYTES):
-        hasher.update(block)
-    return hasher.digest()

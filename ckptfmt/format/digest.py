@@ -6,6 +6,8 @@ Source: https://github.com/BLAKE3-team/BLAKE3
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import accumulate
 
 from blake3 import blake3
 
@@ -26,6 +28,12 @@ def hasher_for(size_bytes: int) -> blake3:
 def digest_of(data: bytes | bytearray | memoryview) -> bytes:
     """Return the 32 bytes of BLAKE3 of `data`, with all cores where that pays. Releases the interpreter's lock for large inputs."""
     return blake3(data, max_threads=blake3.AUTO if len(data) >= PARALLEL_BYTES else 1).digest()
+
+
+def digests_of(data: memoryview, sizes: Sequence[int]) -> bytes:
+    """Return the digests of the consecutive parts of `data`, 32 bytes for each."""
+    ends = list(accumulate(sizes))
+    return b"".join([blake3(data[begin:end]).digest() for begin, end in zip([0, *ends], ends, strict=False)])
 
 
 def shard_digest(header: bytes, slot_digests: bytes) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 RAW = "U8"
 NUMPY_PREFIX = "numpy:"
@@ -86,6 +87,13 @@ def stored_form(dtype: str, shape: tuple[int, ...], size_bytes: int) -> tuple[st
     """Return the safetensors type and shape under which a chunk of this dtype and shape is stored."""
     native = NATIVE.get(dtype)
     return (native[0], shape) if native else (RAW, (size_bytes,))
+
+
+def stored_forms(dtypes: Sequence[str], shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return `stored_form` of each of many chunks."""
+    native = {dtype: NATIVE[dtype][0] for dtype in set(dtypes) if dtype in NATIVE}
+    chunks = zip(dtypes, shapes, sizes, strict=True)
+    return [(native[dtype], shape) if dtype in native else (RAW, (size_bytes,)) for dtype, shape, size_bytes in chunks]
 
 
 def alignment_bytes(dtype: str) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 FORMAT_NAME = "ckptfmt"
 VERSION = (1, 0)
@@ -28,6 +31,9 @@ MAX_RANK = 64
 MAX_DIMENSION = 2**48
 MAX_NAME_BYTES = 512
 DIGEST_BYTES = 32
+
+# No rule of the format: how many rows of an index are worked on before the next, so that the memory of their objects is used again.
+BATCH_ROWS = 1000
 
 STEM_LENGTHS_HEX = (8, 16, 32, 64)
 
@@ -74,6 +80,15 @@ def is_tensor_name(name: str) -> bool:
         return False
 
 
+def are_tensor_names(names: Sequence[str]) -> bool:
+    """Tell whether `is_tensor_name` holds for all of them; plain names are looked at all at once."""
+    text = "".join(names)
+    if not text.isascii() or not text.isprintable():
+        return all(map(is_tensor_name, names))
+    lengths = set(map(len, names))
+    return 0 not in lengths and max(lengths, default=1) <= MAX_NAME_BYTES and HEADER_METADATA_KEY not in names
+
+
 def section_stem(section: str | None) -> str:
     """Return the part of a shard's file name that stands for its section. Spec 3."""
     return _NOT_IN_STEM.sub("_", section.lower())[:40] if section else "state"
@@ -89,3 +104,11 @@ def is_shape(shape: object) -> bool:
     if type(shape) is not list or len(shape) > MAX_RANK:
         return False
     return all(type(size) is int and 0 <= size < MAX_DIMENSION for size in shape)
+
+
+def are_shapes(shapes: Sequence[Any]) -> bool:
+    """Tell whether `is_shape` holds for all of them."""
+    if not set(map(type, shapes)) <= {list} or max(map(len, shapes), default=0) > MAX_RANK:
+        return False
+    numbers = list(chain.from_iterable(shapes))
+    return not numbers or (set(map(type, numbers)) == {int} and min(numbers) >= 0 and max(numbers) < MAX_DIMENSION)

@@ -9,6 +9,7 @@ Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgpack
@@ -31,6 +32,23 @@ def pack(value: Any) -> bytes:
             raise
         return _pack_deep(value)
     return packed
+
+
+def pack_map(members: Mapping[str, bytes]) -> bytes:
+    """Encode a map as `pack` does, from the packed form of its members."""
+    parts = [msgpack.Packer().pack_map_header(len(members))]
+    for name, packed in members.items():
+        parts += (pack(name), packed)
+    return b"".join(parts)
+
+
+def pack_array(count: int, elements: Iterable[Any]) -> bytes:
+    """Encode an array as `pack` does, from so many elements, none of which is needed when the next is made."""
+    packer = msgpack.Packer(use_bin_type=True, strict_types=True, autoreset=False)
+    packer.pack_array_header(count)
+    for element in elements:
+        packer.pack(element)
+    return bytes(packer.bytes())
 
 
 def _pack_deep(value: Any) -> bytes:
@@ -97,3 +115,56 @@ def unpack(data: bytes, *, where: str) -> Any:
     if not is_canonical:
         raise violation("E024", where, "not in packed form: duplicate keys, or a value that is not in its shortest encoding")
     return value
+
+
+def split_map(data: bytes) -> dict[str, tuple[int, int]] | None:
+    """Return where the value of each member of a map in packed form begins and ends; None where `unpack` would find something wrong.
+
+    The values themselves are not looked at.
+    """
+    packer = msgpack.Packer()
+    try:
+        scanner = msgpack.Unpacker(max_buffer_size=max(1, len(data)), strict_map_key=True)
+        scanner.feed(data)
+        prefix = packer.pack_map_header(count := scanner.read_map_header())
+        position, parts = 0, {}
+        for _ in range(count):
+            name = scanner.unpack()
+            prefix += pack(name)
+            begin = scanner.tell()
+            if type(name) is not str or data[position:begin] != prefix:
+                return None
+            scanner.skip()
+            position, prefix = scanner.tell(), b""
+            parts[name] = (begin, position)
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
+        return None
+    return parts if len(parts) == count and position == len(data) else None
+
+
+def unpack_member(data: bytes, name: str, part: tuple[int, int], *, where: str) -> Any:
+    """Decode the value of one member that `split_map` has found, as deep in a map as it stands there."""
+    return unpack(pack_map({name: data[part[0] : part[1]]}), where=where)[name]
+
+
+def unpack_batches(data: bytes, part: tuple[int, int], count: int) -> Iterator[list[Any] | None]:
+    """Decode an array that `split_map` has found, so many elements at a time; None and no more where `unpack` would find something wrong.
+
+    The memory of one batch serves for the next.
+    """
+    packer = msgpack.Packer()
+    try:
+        scanner = msgpack.Unpacker(max_buffer_size=max(1, len(data)))
+        scanner.feed(data[part[0] : part[1]])
+        left = scanner.read_array_header()
+        if packer.pack_array_header(left) != data[part[0] : part[0] + scanner.tell()]:
+            yield None
+            return
+        while left:
+            size, begin = min(left, count), part[0] + scanner.tell()
+            for _ in range(size):
+                scanner.skip()
+            yield unpack(packer.pack_array_header(size) + data[begin : part[0] + scanner.tell()], where="")
+            left -= size
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
+        yield None

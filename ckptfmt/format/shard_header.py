@@ -11,29 +11,33 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import accumulate, islice
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, NamedTuple
 
-from ckptfmt.errors import LimitError
+from ckptfmt.errors import FormatError, LimitError
 from ckptfmt.format.canonical_json import has_lone_surrogate
 from ckptfmt.format.dtypes import STORED_SIZES
 from ckptfmt.format.layout import (
+    BATCH_ROWS,
     DATA_ALIGNMENT_BYTES,
     HEADER_LENGTH_BYTES,
     HEADER_METADATA_KEY,
+    MAX_DIMENSION,
     MAX_HEADER_BYTES,
     MAX_INTEGER,
+    are_tensor_names,
     is_shape,
     is_tensor_name,
 )
 from ckptfmt.format.rules import shown, violation
 
+StoredForm = tuple[str, tuple[int, ...]]
+
 _ENTRY_MEMBERS = {"dtype", "shape", "data_offsets"}
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEntry:
+class StoredEntry(NamedTuple):
     """One slot as the header describes it; `dtype` is a safetensors type. A 0-d tensor has shape () and one element."""
 
     key: str
@@ -50,19 +54,53 @@ def encode_header(entries: Sequence[StoredEntry], ties: Mapping[str, str] | None
     Raises:
         LimitError: the header would exceed the format's limit.
     """
-    metadata = {name: key for name, key in (ties or {}).items() if name != "format"}
-    parts = [f'"{HEADER_METADATA_KEY}":' + json.dumps({"format": "pt", **metadata}, ensure_ascii=False, separators=(",", ":"))]
-    begin = 0
-    for entry in entries:
-        end = begin + entry.size_bytes
-        shape = ",".join(map(str, entry.shape))
-        parts.append(f'{encode_basestring(entry.key)}:{{"dtype":"{entry.dtype}","shape":[{shape}],"data_offsets":[{begin},{end}]}}')
-        begin = end
-    text = ("{" + ",".join(parts) + "}").encode("utf-8")
-    length = len(text) + -(HEADER_LENGTH_BYTES + len(text)) % DATA_ALIGNMENT_BYTES
+    forms = [(entry.dtype, entry.shape) for entry in entries]
+    return encode_columns([entry.key for entry in entries], forms, [entry.size_bytes for entry in entries], ties or {})
+
+
+def encode_columns(keys: Sequence[str], forms: Sequence[StoredForm], sizes: Sequence[int], ties: Mapping[str, str]) -> bytes:
+    """Encode a header as `encode_header` does, from columns; `forms` are types and shapes."""
+    metadata = {name: key for name, key in ties.items() if name != "format"}
+    members = f'"{HEADER_METADATA_KEY}":' + json.dumps({"format": "pt", **metadata}, ensure_ascii=False, separators=(",", ":"))
+    parts = [members.encode("utf-8"), *_encode_entries(keys, forms, sizes)]
+    unpadded = HEADER_LENGTH_BYTES + sum(map(len, parts)) + len(b"{}")
+    size_bytes = unpadded + -unpadded % DATA_ALIGNMENT_BYTES
+    length = size_bytes - HEADER_LENGTH_BYTES
     if length > MAX_HEADER_BYTES:
         raise LimitError(f"shard header of {length:,} bytes exceeds {MAX_HEADER_BYTES:,} bytes [E030]", rule="E030")
-    return length.to_bytes(HEADER_LENGTH_BYTES, "little") + text.ljust(length)
+    return b"".join((length.to_bytes(HEADER_LENGTH_BYTES, "little"), b"{", *parts, b"}", b" " * (size_bytes - unpadded)))
+
+
+def _encode_entries(keys: Sequence[str], forms: Sequence[StoredForm], sizes: Sequence[int]) -> list[bytes]:
+    """Return the text of all slots, with a comma before each, in parts."""
+    begins = {form: f'{{"dtype":"{form[0]}","shape":[{",".join(map(str, form[1]))}],"data_offsets":[' for form in set(forms)}
+    ends = list(accumulate(sizes))
+    members = zip(map(encode_basestring, keys), map(begins.__getitem__, forms), [0, *ends], ends, strict=False)
+    # In batches, so that the memory of one serves for the next.
+    batches = []
+    while batch := [f",{key}:{begin}{start},{end}]}}" for key, begin, start, end in islice(members, BATCH_ROWS)]:
+        batches.append("".join(batch).encode("utf-8"))
+    return batches
+
+
+def is_header_of(header: bytes, keys: Sequence[str], forms: Sequence[StoredForm], sizes: Sequence[int]) -> bool:
+    """Tell whether this is byte for byte a header that a writer of this library makes for these slots, ties aside.
+
+    `forms` are types and shapes within the limits of spec 6 and of these `sizes`. Such a header needs no decoding: that would give
+    these very slots, and find nothing wrong with them.
+    """
+    if not keys or len(set(keys)) != len(keys) or not are_tensor_names(keys) or max(sizes) >= MAX_DIMENSION:
+        return False
+    rest = b"".join((*_encode_entries(keys, forms, sizes), b"}"))
+    text = header[HEADER_LENGTH_BYTES:].rstrip(b" ")
+    if not text.endswith(rest):
+        return False
+    try:
+        members = _decode_members(text[: -len(rest)] + b"}", "")
+        _check_header_metadata(members.pop(HEADER_METADATA_KEY, None), "")
+    except FormatError:
+        return False
+    return not members
 
 
 def header_size_bytes(prefix: bytes, *, file_size_bytes: int, where: str) -> int:
@@ -80,15 +118,7 @@ def header_size_bytes(prefix: bytes, *, file_size_bytes: int, where: str) -> int
 
 def decode_header(header: bytes, *, file_size_bytes: int, where: str) -> list[StoredEntry]:
     """Decode and check a whole header (length included) and return its slots in file order."""
-    try:
-        text = header[HEADER_LENGTH_BYTES:].decode("utf-8").rstrip(" ")
-        if not text.startswith("{") or not text.endswith("}"):
-            raise ValueError("it does not begin with { and end with } and spaces")
-        members = json.loads(text, object_pairs_hook=_unique_members)
-        if has_lone_surrogate(text, members):
-            raise ValueError("a string holds half of a surrogate pair")
-    except (ValueError, RecursionError) as error:
-        raise violation("E030", where, f"header is not strict JSON: {str(error)[:200]}") from None
+    members = _decode_members(header[HEADER_LENGTH_BYTES:], where)
     _check_header_metadata(members.pop(HEADER_METADATA_KEY, None), where)
     located = sorted(((*_checked_entry(key, entry, where),) for key, entry in members.items()), key=lambda item: item[1:])
     position = 0
@@ -99,6 +129,19 @@ def decode_header(header: bytes, *, file_size_bytes: int, where: str) -> list[St
     if len(header) + position != file_size_bytes:
         raise violation("E033", where, "data ends elsewhere than the file", expected=file_size_bytes, found=len(header) + position)
     return [entry for entry, _, _ in located]
+
+
+def _decode_members(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        text = data.decode("utf-8").rstrip(" ")
+        if not text.startswith("{") or not text.endswith("}"):
+            raise ValueError("it does not begin with { and end with } and spaces")
+        members: dict[str, Any] = json.loads(text, object_pairs_hook=_unique_members)
+        if has_lone_surrogate(text, members):
+            raise ValueError("a string holds half of a surrogate pair")
+    except (ValueError, RecursionError) as error:
+        raise violation("E030", where, f"header is not strict JSON: {str(error)[:200]}") from None
+    return members
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

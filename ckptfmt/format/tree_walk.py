@@ -230,6 +230,25 @@ def tensor_ids(node: Any) -> list[int]:
     return found
 
 
+def referenced_rows(tree: Any) -> set[int]:
+    """Return all that `tensor_ids` finds in a tree, each once."""
+    found: set[int] = set()
+    level = [tree]
+    while level:
+        below: list[Any] = []
+        for item in level:
+            if type(item) is dict:
+                payload = item.get("$tensor") if len(item) == 1 else None
+                if type(payload) is list and payload and type(payload[0]) is int:
+                    found.add(payload[0])
+                else:
+                    below += item.values()
+            elif type(item) is list:
+                below += item
+        level = below
+    return found
+
+
 def prune(tree: Any, is_wanted: Callable[[str], bool], *, where: str = "") -> Any:
     """Return the tree with only those values whose path, or a path above it, is wanted; ABSENT if there is none.
 

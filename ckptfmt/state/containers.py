@@ -40,10 +40,10 @@ def decode_tuple(walk: DecodeWalk, payload: Any, place: Place) -> Later:
 
 def encode_dict(walk: EncodeWalk, value: dict[Any, Any], place: Place) -> dict[str, Any]:
     """Encode a dict: as a map if its keys are text which is no tag."""
-    for key in value:
-        if type(key) is not str or key[:1] == "$":
-            return {"$dict": walk.pairs(value.items(), place)}
-    return walk.members(value.items(), place)
+    is_text = set(map(type, value)) <= {str}
+    if not is_text or ("$" in "".join(value) and any(key[:1] == "$" for key in value)):
+        return {"$dict": walk.pairs(value, place)}
+    return walk.members(value, place)
 
 
 def decode_dict(walk: DecodeWalk, payload: Any, place: Place) -> Later:
@@ -60,7 +60,7 @@ def _mapping(members: list[Any], place: Place) -> dict[Any, Any]:
 
 def encode_ordered_dict(walk: EncodeWalk, value: OrderedDict[Any, Any], place: Place) -> dict[str, Any]:
     """Encode an OrderedDict; one with a metadata attribute, as modules of torch give, keeps that too."""
-    pairs = walk.pairs(value.items(), place)
+    pairs = walk.pairs(value, place)
     if _METADATA not in value.__dict__:
         return {"$odict": pairs}
     payload = [pairs]
@@ -94,7 +94,7 @@ def encode_defaultdict(walk: EncodeWalk, value: defaultdict[Any, Any], place: Pl
     if factory is not None and FACTORIES.get(str(name)) is not factory:
         advice = "Convert it with dict(...), or use a factory of " + ", ".join(FACTORIES) + "."
         raise refuse(place, f"the factory of this defaultdict is code: {str(name)[:60]}", advice)
-    return {"$defaultdict": [name, walk.pairs(value.items(), place)]}
+    return {"$defaultdict": [name, walk.pairs(value, place)]}
 
 
 def decode_defaultdict(walk: DecodeWalk, payload: Any, place: Place) -> Later:
@@ -108,7 +108,7 @@ def decode_defaultdict(walk: DecodeWalk, payload: Any, place: Place) -> Later:
 
 def encode_counter(walk: EncodeWalk, value: Counter[Any], place: Place) -> dict[str, Any]:
     """Encode a Counter."""
-    return {"$counter": walk.pairs(value.items(), place)}
+    return {"$counter": walk.pairs(value, place)}
 
 
 def decode_counter(walk: DecodeWalk, payload: Any, place: Place) -> Later:
@@ -208,7 +208,7 @@ def encode_namespace(walk: EncodeWalk, value: argparse.Namespace | SimpleNamespa
         if type(name) is not str or name.startswith("$"):
             what = f"the attribute {str(name)[:60]!r} of this namespace cannot be stored"
             raise refuse(place, what, "Convert it with vars(...) to a dict.")
-    return {"$namespace": [_NAMESPACES[type(value)], walk.members(attributes.items(), place)]}
+    return {"$namespace": [_NAMESPACES[type(value)], walk.members(attributes, place)]}
 
 
 def decode_namespace(walk: DecodeWalk, payload: Any, place: Place) -> Later:

@@ -4,6 +4,8 @@ Lists and maps are made when they are met and filled as their members are decode
 a set, a mapping with any keys, an application's type) is built at the end, innermost first. Every payload is checked;
 what is not as the table says is `[E027]`, and no other error leaves this walk than those of ckptfmt and of `tensor_of`.
 How each tag is decoded is not known here.
+
+References to tensors are decoded last of all nodes, together, because there may be very many of them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from ckptfmt.state.places import SAME, Place, root_place, too_deep, wrong
 from ckptfmt.state.row_memory import RowTable
 
 Decoder = Callable[["DecodeWalk", Any, Place], Any]
+Reference = tuple[Any, Any, Any, Place, Any]
+"""The payload of a `$tensor`, where its value goes (container and slot), the place above, and the step from there."""
 _AS_IT_IS = frozenset({type(None), bool, int, float, str, bytes})
+_TENSOR_TAG = "$tensor"
 
 
 class Later:
@@ -31,12 +36,23 @@ class Later:
 
 
 class DecodeWalk:
-    """The state of one walk. `rows` gives the memory of tensors, `device` is where torch tensors go."""
+    """The state of one walk. `rows` gives the memory of tensors, `device` is where torch tensors go.
 
-    __slots__ = ("_decoders", "_waiting", "device", "rows")
+    `decode_many` is handed all references to tensors that have a place above, and returns those that it has not decoded.
+    """
 
-    def __init__(self, decoders: Mapping[str, Decoder], rows: RowTable, device: Any = "cpu") -> None:
+    __slots__ = ("_decode_many", "_decoders", "_references", "_waiting", "device", "rows")
+
+    def __init__(
+        self,
+        decoders: Mapping[str, Decoder],
+        rows: RowTable,
+        device: Any = "cpu",
+        decode_many: Callable[[list[Reference]], list[Reference]] | None = None,
+    ) -> None:
         self._decoders = decoders
+        self._decode_many = decode_many
+        self._references: list[Reference] = []
         self._waiting: list[tuple[Any, Any, Any, Place | None, Any]] = []
         self.rows = rows
         self.device = device
@@ -58,6 +74,7 @@ class DecodeWalk:
                 builds.append((value, target, slot, place))
             else:
                 target[slot] = value
+        self._decode_references()
         for later, target, slot, place in reversed(builds):
             try:
                 target[slot] = later.build(later.members)
@@ -67,6 +84,19 @@ class DecodeWalk:
                 raise wrong(place, f"members do not make a value: {error}") from None
         return result[0]
 
+    def _decode_references(self) -> None:
+        others = self._references if self._decode_many is None else self._decode_many(self._references)
+        for payload, target, slot, above, step in others:
+            place = Place(above, step, above.level + 1, above.is_key)
+            target[slot] = self._decoders[_TENSOR_TAG](self, payload, place)
+
+    def _put(self, node: Any, target: Any, slot: Any, above: Place, step: Any) -> None:
+        """Have a node decoded into a slot of a container: a reference to a tensor at the end, anything else when its turn comes."""
+        if type(node) is dict and len(node) == 1 and _TENSOR_TAG in node:
+            self._references.append((node[_TENSOR_TAG], target, slot, above, step))
+        else:
+            self._waiting.append((node, target, slot, above, step))
+
     def array(self, nodes: Any, place: Place, *, step: Any = None) -> list[Any]:
         """Return a list that will hold the decoded values of an array."""
         if type(nodes) is not list:
@@ -74,7 +104,7 @@ class DecodeWalk:
         out: list[Any] = list(nodes)
         for position, node in enumerate(nodes):
             if type(node) not in _AS_IT_IS:
-                self._waiting.append((node, out, position, place, position if step is None else step))
+                self._put(node, out, position, place, position if step is None else step)
         _check_depth(out, place)
         return out
 
@@ -87,7 +117,7 @@ class DecodeWalk:
         for position, node in enumerate(nodes):
             if type(node) not in _AS_IT_IS:
                 is_value = position % 2
-                self._waiting.append((node, out, position, place if is_value else key_place, nodes[position - 1] if is_value else SAME))
+                self._put(node, out, position, place if is_value else key_place, nodes[position - 1] if is_value else SAME)
         _check_depth(out, place)
         return out
 
@@ -100,7 +130,7 @@ class DecodeWalk:
             if type(key) is not str:
                 raise wrong(place, "key of a map is wrong", expected="str", found=key)
             if type(node) not in _AS_IT_IS:
-                self._waiting.append((node, out, key, place, key))
+                self._put(node, out, key, place, key)
         _check_depth(out, place)
         return out
 
@@ -108,7 +138,7 @@ class DecodeWalk:
         """Return a list that will hold one decoded value which stands at the same path."""
         out = [node]
         if type(node) not in _AS_IT_IS:
-            self._waiting.append((node, out, 0, place, SAME))
+            self._put(node, out, 0, place, SAME)
         _check_depth(out, place)
         return out
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ckptfmt.state.decode_walk import DecodeWalk, Later, check_items, check_kind
-from ckptfmt.state.encode_walk import EncodeWalk, TensorLeaf
+from ckptfmt.state.encode_leaves import TensorLeaf
+from ckptfmt.state.encode_walk import EncodeWalk
 from ckptfmt.state.numpy_arrays import array_bytes, decode_array
 from ckptfmt.state.numpy_dtypes import element_type
 from ckptfmt.state.places import Place, refuse, wrong
@@ -83,7 +84,7 @@ def encode_array(walk: EncodeWalk, array: jax.Array, place: Place) -> dict[str, 
     devices = list(array.devices())
     is_direct = len(devices) == 1 and devices[0].platform == "cpu"
     shape = tuple(array.shape)
-    reference = ["jax", {}]
+    reference = [-1, "jax", {}]
     source = JaxSource(name, array, is_direct=is_direct)
     strides = row_major_strides(shape)
     walk.leaves.append(TensorLeaf(("jax", id(array)), 0, 0, 0, name, shape, strides, True, 0, 1, reference, source, place, array))

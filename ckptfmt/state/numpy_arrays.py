@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ckptfmt.format.layout import MAX_DIMENSION
 from ckptfmt.state.decode_walk import DecodeWalk
-from ckptfmt.state.encode_walk import EncodeWalk, TensorLeaf
+from ckptfmt.state.encode_leaves import TensorLeaf
+from ckptfmt.state.encode_walk import EncodeWalk
 from ckptfmt.state.numpy_dtypes import dtype_of, element_type, require_numpy
 from ckptfmt.state.places import Place, refuse, too_large, wrong
 from ckptfmt.state.row_memory import Row, Strides, checked_view
@@ -70,7 +71,7 @@ def encode_array(walk: EncodeWalk, array: np.ndarray[Any, Any], place: Place) ->
             attributes["strides"] = list(order)
     space, address, start, stop = _range(array, given, is_viewable=is_viewable)
     is_row_major = array.flags.c_contiguous
-    reference = ["numpy", attributes]
+    reference = [-1, "numpy", attributes]
     source = ArraySource(name, shape, array)
     walk.leaves.append(
         TensorLeaf(space, address, start, stop, name, shape, strides, is_row_major, start, 1, reference, source, place, given),

@@ -7,6 +7,7 @@ made after the tree is encoded, when every mapping key has its packed form.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ckptfmt.errors import FormatError, UnsupportedTypeError
@@ -47,17 +48,7 @@ class Place:
 
     def names(self) -> tuple[str, ...]:
         """Return the path of the format: keys as text, positions as decimal numbers. Only valid after encoding."""
-        if self.above is None:
-            return ()
-        step = self.step
-        if step is SAME:
-            return self.above.names()
-        above = self.above._names
-        if above is None:
-            above = self.above._names = self.above.names()
-        if type(step) is not str:
-            step = _key_text(step.pairs[step.index] if type(step) is PackedKey else step)
-        return (*above, step)
+        return () if self.above is None else names_below(self.above, self.step)
 
     def text(self) -> str:
         """Return the path as people write it: `model['layer.0.weight']`; the root is `state`."""
@@ -76,6 +67,30 @@ class Place:
             else:
                 text = (text or ROOT_TEXT) + f"[{_shown(step)}]"
         return text or ROOT_TEXT
+
+
+def names_below(above: Place, step: Any) -> tuple[str, ...]:
+    """Return the path of the format of what is one step below a place. Only valid after encoding."""
+    names = above._names
+    if names is None:
+        names = above._names = above.names()
+    if step is SAME:
+        return names
+    if type(step) is not str:
+        step = _key_text(step.pairs[step.index] if type(step) is PackedKey else step)
+    return (*names, step)
+
+
+def names_below_all(aboves: Sequence[Place | None], steps: Sequence[Any]) -> list[tuple[str, ...]]:
+    """Return the paths of the format of many places, of which neighbours often stand below the same one."""
+    paths = []
+    last: Place | None = None
+    names: tuple[str, ...] = ()
+    for above, step in zip(aboves, steps, strict=True):
+        if above is not last and above is not None:
+            last, names = above, names_below(above, SAME)
+        paths.append((*names, step) if type(step) is str or last is None else names_below(last, step))
+    return paths
 
 
 def root_place() -> Place:

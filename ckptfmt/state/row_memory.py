@@ -7,7 +7,7 @@ row agree about that order, because they share its memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -50,6 +50,27 @@ class Row:
                 self.data = rearranged(self, strides)
         elif strides != self.strides:
             raise wrong(place, "references to one tensor differ in strides", expected=self.strides, found=strides, rule="E028")
+
+
+class ReadyRows(NamedTuple):
+    """Rows whose memory can be had without asking for each: that of `row` lies at `offsets[row]` of `memories[row]`, if that is not None.
+
+    `dtypes`, `shapes` and `sizes` are the columns of the tensor index, which agree with each other.
+    """
+
+    dtypes: Sequence[str]
+    shapes: Sequence[tuple[int, ...]]
+    sizes: Sequence[int]
+    memories: Sequence[memoryview | None]
+    offsets: Sequence[int]
+
+    def find(self, row: int) -> TensorMemory | None:
+        """Return the memory of one row, None if it is not ready."""
+        memory = self.memories[row]
+        if memory is None:
+            return None
+        begin = self.offsets[row]
+        return TensorMemory(self.dtypes[row], self.shapes[row], memory[begin : begin + self.sizes[row]])
 
 
 class View(NamedTuple):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import Any, Protocol
 
 _READ_ONLY = 0x100
+_BLOCK_BYTES = 8 * 2**20
 _memory_at = ctypes.pythonapi.PyMemoryView_FromMemory
 _memory_at.restype = ctypes.py_object
 _memory_at.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
@@ -105,6 +106,15 @@ class RangeSource(LiveTensor):
 
     def pieces(self, block_bytes: int) -> Iterator[memoryview]:
         yield self.memory()
+
+
+def copy_sources(sources: Iterable[TensorSource], target: memoryview) -> None:
+    """Copy the bytes of any sources, one after the other."""
+    filled = 0
+    for source in sources:
+        for block in source.blocks(_BLOCK_BYTES):
+            target[filled : filled + len(block)] = block
+            filled += len(block)
 
 
 def memory_at(address: int, size_bytes: int) -> memoryview:

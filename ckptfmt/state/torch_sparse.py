@@ -57,7 +57,7 @@ def _encode_sparse(walk: EncodeWalk, tensor: torch.Tensor, layout: str, place: P
         parts = {"indices": plain._indices(), "values": plain._values()}
     else:
         parts = {name: getattr(plain, name)() for name in _PARTS[layout]}
-    return [layout, list(tensor.shape), walk.members(parts.items(), place), attributes]
+    return [layout, list(tensor.shape), walk.members(parts, place), attributes]
 
 
 def decode_sparse(walk: DecodeWalk, payload: Any, place: Place) -> Later:

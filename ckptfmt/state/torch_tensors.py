@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ckptfmt.format.dtypes import SIZES
 from ckptfmt.format.layout import MAX_DIMENSION, MAX_RANK
 from ckptfmt.state.decode_walk import DecodeWalk
-from ckptfmt.state.encode_walk import EncodeWalk, TensorLeaf
+from ckptfmt.state.encode_leaves import TensorLeaf
+from ckptfmt.state.encode_walk import EncodeWalk
 from ckptfmt.state.places import Place, refuse, too_large, wrong
 from ckptfmt.state.row_memory import Row, Strides, checked_view
 from ckptfmt.state.tensors import (
@@ -55,31 +56,37 @@ def require_torch(place: Place) -> Any:
 
 
 @cache
-def _names() -> dict[Any, tuple[str, int]]:
+def element_names() -> dict[Any, tuple[str, int]]:
+    """Return name and size in bytes of every element type of this torch."""
     torch = sys.modules["torch"]
     return {getattr(torch, name): (name, SIZES[name]) for name in ELEMENT_TYPES if hasattr(torch, name)}
 
 
 @cache
 def _dtypes() -> dict[str, Any]:
-    return {name: dtype for dtype, (name, _) in _names().items()}
+    return {name: dtype for dtype, (name, _) in element_names().items()}
+
+
+def find_element_type(name: str) -> Any:
+    """Return torch's element type of a name of spec 9.2, None if this torch has none."""
+    return _dtypes().get(name)
 
 
 class TorchSource(LiveTensor):
     """A dense tensor; `is_direct` says that its bytes lie in C order in the memory of this process."""
 
-    __slots__ = ("_is_direct", "_tensor")
+    __slots__ = ("_is_direct", "tensor")
 
     def __init__(self, dtype: str, shape: tuple[int, ...], size_bytes: int, tensor: torch.Tensor, *, is_direct: bool) -> None:
         LiveTensor.__init__(self, dtype, shape, size_bytes)
-        self._tensor = tensor
+        self.tensor = tensor
         self._is_direct = is_direct
 
     def memory(self) -> memoryview | None:
-        return memory_at(self._tensor.data_ptr(), self.size_bytes) if self._is_direct else None
+        return memory_at(self.tensor.data_ptr(), self.size_bytes) if self._is_direct else None
 
     def pieces(self, block_bytes: int) -> Iterator[memoryview]:
-        tensor = self._tensor.detach()
+        tensor = self.tensor.detach()
         for index in plan_pieces(self.shape, SIZES[self.dtype], block_bytes):
             piece = _gathered(tensor[index] if index else tensor, SIZES[self.dtype])
             yield memory_at(piece.data_ptr(), piece.numel() * piece.element_size())
@@ -99,7 +106,7 @@ def _gathered(piece: Any, itemsize: int) -> Any:
 def encode_tensor(walk: EncodeWalk, tensor: torch.Tensor, place: Place) -> dict[str, Any]:
     """Encode a reference to a dense tensor, Parameter or Buffer."""
     torch = sys.modules["torch"]
-    name, itemsize = _names().get(tensor.dtype) or _refuse_type(tensor, place)
+    name, itemsize = element_names().get(tensor.dtype) or _refuse_type(tensor, place)
     if tensor.is_nested or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         raise _refuse_wrapper(tensor, place)
     shape = tuple(tensor.shape)
@@ -115,11 +122,11 @@ def encode_tensor(walk: EncodeWalk, tensor: torch.Tensor, place: Place) -> dict[
     if is_row_major and address and count:
         space, start, stop = "torch", address, address + size_bytes
         if 1 in shape and strides != row_major_strides(shape) and is_dense_order(shape, strides):
-            reference[1]["strides"] = list(strides)
+            reference[2]["strides"] = list(strides)
     else:
         space, address, start, stop, order = _unusual_range(tensor, shape, itemsize, address, place)
         if order is not None and order != row_major_strides(shape):
-            reference[1]["strides"] = list(order)
+            reference[2]["strides"] = list(order)
     origin = start - int(tensor.storage_offset()) * itemsize
     source = TorchSource(name, shape, size_bytes, tensor, is_direct=is_row_major and is_cpu)
     walk.leaves.append(
@@ -131,8 +138,8 @@ def encode_tensor(walk: EncodeWalk, tensor: torch.Tensor, place: Place) -> dict[
 def _reference(torch: Any, tensor: torch.Tensor) -> list[Any]:
     needs_grad = tensor.requires_grad
     if type(tensor) is not torch.Tensor:
-        return ["parameter", {} if needs_grad else {"grad": False}]
-    return ["buffer" if getattr(tensor, "_is_buffer", False) else "torch", {"grad": True} if needs_grad else {}]
+        return [-1, "parameter", {} if needs_grad else {"grad": False}]
+    return [-1, "buffer" if getattr(tensor, "_is_buffer", False) else "torch", {"grad": True} if needs_grad else {}]
 
 
 def range_source(leaves: list[TensorLeaf], start: int, stop: int) -> LiveTensor:
@@ -237,7 +244,7 @@ def _as_kind(torch: Any, tensor: Any, kind: str, *, needs_grad: bool) -> Any:
 
 
 def _dtype_of(name: str, place: Place) -> Any:
-    dtype = _dtypes().get(name)
+    dtype = find_element_type(name)
     if dtype is None:
         if name in ELEMENT_TYPES:
             raise refuse(place, f"the installed torch has no element type {name}", "Update torch.")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from functools import partial
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from reprlib import Repr
 from types import SimpleNamespace
@@ -36,14 +37,14 @@ from ckptfmt.state import (
     torch_values,
 )
 from ckptfmt.state.decode_walk import Decoder, DecodeWalk, check_items
-from ckptfmt.state.encode_walk import Encoder, EncodeWalk, Instead, TensorLeaf
+from ckptfmt.state.encode_walk import Encoder, EncodeWalk, Instead
 from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.places import Place, refuse, wrong
-from ckptfmt.state.row_memory import RowTable
-from ckptfmt.state.tensors import LiveTensor, TensorMemory, TensorSource
-from ckptfmt.state.ties import SharedRow, plan_shared_rows
+from ckptfmt.state.row_memory import ReadyRows, RowTable
+from ckptfmt.state.tensor_rows import place_tensors
+from ckptfmt.state.tensors import TensorMemory, TensorSource
+from ckptfmt.state.torch_batch import build_plain
 
-STORAGE_KEY = "__storage__"
 ADVICE = "Register it with ckptfmt.register_codec, or give it a state_dict()."
 
 _PYTHON: dict[type, Encoder] = {
@@ -174,16 +175,17 @@ def encode_state(state: Any) -> EncodedState:
         UnsupportedTypeError: a value cannot be stored; the error names its place and what to do.
         LimitError: the state is nested too deeply, or a container or tensor is too large for the format.
     """
-    walk = EncodeWalk(_encoder_for)
+    walk = EncodeWalk(_encoder_for, _ordinary_layouts())
     with collector_paused():
         tree = walk.run(state)
-        return EncodedState(tree, _place_tensors(walk.leaves))
+        return EncodedState(tree, place_tensors(walk.leaves))
 
 
-def decode_state(tree: Any, tensor_of: Callable[[int], TensorMemory], *, device: Any = "cpu") -> Any:
+def decode_state(tree: Any, tensor_of: Callable[[int], TensorMemory], *, device: Any = "cpu", ready: ReadyRows | None = None) -> Any:
     """Rebuild the state of a packed tree; tensors of torch go to `device`.
 
-    `tensor_of(id)` gives the memory of a row; it is asked at most once for each, and the tensors live on what it gives.
+    `tensor_of(id)` gives the memory of a row; it is asked at most once for each, and the tensors live on what it gives. It need
+    not be asked for rows that are `ready`.
 
     Raises:
         CorruptError: the tree is not as spec 8 and 9.1 say.
@@ -191,7 +193,8 @@ def decode_state(tree: Any, tensor_of: Callable[[int], TensorMemory], *, device:
         UnsupportedTypeError: a library that a value needs is not installed, or a type is not registered.
     """
     with collector_paused():
-        return DecodeWalk(_TAGS, RowTable(tensor_of), device).run(tree)
+        decode_many = partial(build_plain, ready=ready) if ready is not None and str(device) == "cpu" else None
+        return DecodeWalk(_TAGS, RowTable(tensor_of), device, decode_many).run(tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +260,14 @@ def _find_library_encoder(value: Any, cls: type) -> Encoder | None:
     return jax_arrays.encode_array if library in ("jax", "jaxlib") and jax_arrays.is_array(value) else None
 
 
+def _ordinary_layouts() -> dict[type, Any]:
+    """Return the types of tensors that need not be told from others in the walk, each with its layout."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    return {kind: torch.strided for kind in (torch.Tensor, torch.nn.Parameter) if codecs.find_codec(kind) is None}
+
+
 def _torch_encoders() -> dict[Any, Encoder]:
     torch = sys.modules["torch"]
     return {
@@ -307,50 +318,6 @@ def _advice(cls: type) -> str:
         if base in _PYTHON or _type_name(base) in ("torch.Tensor", "numpy.ndarray"):
             return f"Convert it to a plain {base.__name__}. Or: {ADVICE[0].lower()}{ADVICE[1:]}"
     return ADVICE
-
-
-def _place_tensors(leaves: list[TensorLeaf]) -> list[LiveTensor]:
-    """Give every reference its row, in the order of the tree, and return the rows' sources."""
-    shared: dict[int, SharedRow] = {}
-    for row in plan_shared_rows(leaves):
-        shared.update(dict.fromkeys([*row.exact, *(position for position, _ in row.views)], row))
-    sources: list[LiveTensor] = []
-    for position, leaf in enumerate(leaves):
-        found = shared.get(position) if shared else None
-        if found is None:
-            leaf.source.keys = leaf.place.names()
-            leaf.reference.insert(0, len(sources))
-            sources.append(leaf.source)
-        elif len(leaf.reference) == 2:
-            _place_shared(found, leaves, len(sources))
-            sources.append(_shared_source(found, leaves))
-    return sources
-
-
-def _place_shared(row: SharedRow, leaves: list[TensorLeaf], number: int) -> None:
-    for position in row.exact:
-        if row.views:
-            # A row with views is in C order; strides could only tell of axes of length one, and views would contradict them.
-            leaves[position].reference[1].pop("strides", None)
-        leaves[position].reference.insert(0, number)
-    for position, offset in row.views:
-        leaf = leaves[position]
-        attributes = leaf.reference[1]
-        attributes.pop("strides", None)
-        attributes["view"] = [offset, leaf.dtype, list(leaf.shape), list(leaf.strides)]
-        leaf.reference.insert(0, number)
-
-
-def _shared_source(row: SharedRow, leaves: list[TensorLeaf]) -> LiveTensor:
-    if row.exact:
-        source = leaves[row.exact[0]].source
-        source.keys, *source.aliases = (leaves[position].place.names() for position in row.exact)
-        return source
-    members = [leaves[position] for position, _ in row.views]
-    range_source = torch_tensors.range_source if members[0].space != "numpy" else numpy_arrays.range_source
-    source = range_source(members, row.start, row.stop)
-    source.keys = (*members[0].place.names(), STORAGE_KEY)
-    return source
 
 
 __all__ = ["EncodedState", "Outline", "decode_leaf", "decode_state", "encode_state", "outline_state"]

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptfmt.errors import FormatError
+from ckptfmt.format import metadata as metadata_module
 from ckptfmt.format import zstd_frame
+from ckptfmt.format.index_rows import check_rows
 from ckptfmt.format.metadata import decode_metadata, encode_metadata
-from ckptfmt.format.packed import pack, unpack
+from ckptfmt.format.packed import pack, pack_array, pack_map, split_map, unpack, unpack_batches, unpack_member
 from ckptfmt.format.tree_walk import ABSENT, iter_leaves, prune, tensor_ids
 from tests.property.format_strategies import PACKABLE, metadatas
 
@@ -32,6 +34,44 @@ def test_all_metadata_is_read_as_it_was_written(metadata):
     read = decode_metadata(raw, where="m")
     assert (read.tensors, read.shards) == (metadata.tensors, metadata.shards)
     assert encode_metadata(read) == raw
+
+
+@given(metadatas())
+def test_rows_that_are_checked_together_are_what_they_are_one_by_one(metadata):
+    raw = encode_metadata(metadata)
+    together = metadata_module._decode_in_parts(raw, "m")
+    rows = unpack(raw, where="m")["tensors"]
+    one_by_one = check_rows(rows, metadata.shards, where="m")
+    if together is not None:
+        assert together == decode_metadata(raw, where="m")
+        assert list(together.tensors) == one_by_one
+        assert together.tensors[::-1] == one_by_one[::-1]
+    else:
+        assert not rows or any(len(row.chunks) != 1 or row.chunks[0].shape != row.shape for row in one_by_one)
+
+
+@given(st.lists(PACKABLE, max_size=20), st.integers(1, 7))
+def test_an_array_is_unpacked_in_batches_as_it_is_at_once(elements, count):
+    packed = pack_map({"a": pack_array(len(elements), elements), "b": pack(None)})
+    parts = split_map(packed)
+    found = [element for batch in unpack_batches(packed, parts["a"], count) for element in batch]
+    assert repr(found) == repr(unpack(packed, where="m")["a"])
+    assert unpack_member(packed, "b", parts["b"], where="m") is None
+
+
+@given(st.one_of(st.binary(max_size=40), st.dictionaries(st.text(max_size=3), PACKABLE, max_size=3).map(pack)), st.data())
+def test_a_map_that_is_split_is_a_map_in_packed_form_or_has_members_that_are_not(packed, data):
+    changed = bytearray(packed)
+    if packed and data.draw(st.booleans()):
+        changed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    parts = split_map(bytes(changed))
+    if parts is None:
+        return
+    try:
+        members = {name: unpack_member(bytes(changed), name, part, where="m") for name, part in parts.items()}
+    except FormatError:
+        return
+    assert repr(members) == repr(unpack(bytes(changed), where="m"))
 
 
 @given(metadatas(), PACKABLE, st.data())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ckptfmt.errors import FormatError
 from ckptfmt.format.dtypes import NATIVE
-from ckptfmt.format.shard_header import decode_header, encode_header, header_size_bytes
+from ckptfmt.format.shard_header import decode_header, encode_header, header_size_bytes, is_header_of
 from tests.property.format_strategies import NAMES, stored_entries
 
 TIES = st.dictionaries(NAMES, NAMES, max_size=3)
@@ -43,6 +43,23 @@ def test_no_flipped_bit_raises_anything_but_a_format_error(entries, data):
     header[position // 8] ^= 1 << position % 8
     with contextlib.suppress(FormatError):
         decoded(bytes(header), sum(entry.size_bytes for entry in entries))
+
+
+def is_that_of(header, entries):
+    keys, forms, sizes = ([entry[0] for entry in entries], [entry[1:3] for entry in entries], [entry[3] for entry in entries])
+    return is_header_of(header, keys, forms, sizes)
+
+
+@given(stored_entries(), TIES, st.data())
+def test_a_header_that_is_compared_is_one_that_decodes_to_the_same(entries, ties, data):
+    header = encode_header(entries, ties)
+    assert is_that_of(header, entries) == bool(entries)
+    changed = bytearray(header)
+    changed[data.draw(st.integers(8, len(header) - 1))] = data.draw(st.integers(0, 255))
+    if is_that_of(bytes(changed), entries):
+        assert decoded(bytes(changed), sum(entry.size_bytes for entry in entries)) == entries
+    for other in (entries[1:], entries[::-1], [*entries, *entries[:1]]):
+        assert is_that_of(header, other) == bool(other == entries and entries)
 
 
 @given(st.binary(max_size=200), st.integers(0, 300))

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ckptfmt.checkpoint.base_links import hash_all
 from ckptfmt.checkpoint.directory import read_manifest
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.reader import OpenCheckpoint
+from ckptfmt.checkpoint.source_digests import hash_all
 from ckptfmt.checkpoint.writer import SaveOptions, write_checkpoint
 from ckptfmt.disk.memory import MemoryDisk
 from ckptfmt.errors import CheckpointNotFoundError, CorruptError

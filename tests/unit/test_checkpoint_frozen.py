@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckptfmt.checkpoint import writer
-from ckptfmt.format.digest import digest_of
+from ckptfmt.checkpoint import source_digests
+from ckptfmt.format.digest import digest_of, digests_of
 
 SIZE = 256 * 1024
 
@@ -28,7 +28,12 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(source.size_bytes)
         return digest_of(source.memory())
 
-    monkeypatch.setattr(writer, "_digest", counting)
+    def counting_small(data: memoryview, found: list[int]) -> bytes:
+        sizes.extend(found)
+        return digests_of(data, found)
+
+    monkeypatch.setattr(source_digests, "digest_source", counting)
+    monkeypatch.setattr(source_digests, "digests_of", counting_small)
     return sizes
 
 

@@ -1,6 +1,7 @@
 """The tensor index: rows name existing slots, sizes agree with shapes, chunks tile their tensors. Spec 7, 9, 11."""
 
 import itertools
+import math
 import random
 import time
 
@@ -10,6 +11,7 @@ from ckptfmt.errors import CorruptError, FormatError, LimitError
 from ckptfmt.format import metadata as metadata_module
 from ckptfmt.format.metadata import Chunk, Encoding, Metadata, ShardTable, TensorRow, check_codecs, decode_metadata, encode_metadata
 from ckptfmt.format.packed import pack, unpack
+from ckptfmt.format.tiling import find_overlap
 
 DIGEST = bytes(range(32))
 TABLE = ShardTable(64, ["w", "b"], [16, 4], DIGEST + DIGEST)
@@ -210,7 +212,7 @@ def test_codecs_are_required_by_name():
 
 def tiled(chunks, shape):
     rows = [[0, index, list(offset), list(size)] for index, (offset, size) in enumerate(chunks)]
-    sizes = [metadata_module.math.prod(size) for _, size in chunks]
+    sizes = [math.prod(size) for _, size in chunks]
     return with_row("t", "uint8", list(shape), rows, sizes=sizes)
 
 
@@ -233,9 +235,9 @@ def test_overlaps_are_found_wherever_the_chunks_lie():
         cells = list(itertools.product(*map(range, shape)))
         chunks = [Chunk(0, 0, cell, (1,) * len(shape)) for cell in cells]
         generator.shuffle(chunks)
-        assert metadata_module._find_overlap(chunks) is None
+        assert find_overlap(chunks) is None
         twice = generator.choice(chunks)
-        found = metadata_module._find_overlap([*chunks, twice])
+        found = find_overlap([*chunks, twice])
         assert found is not None
         assert found[0].offset == found[1].offset == twice.offset
 
@@ -245,5 +247,5 @@ def test_a_large_grid_is_checked_in_about_linear_time(grid):
     chunks = [Chunk(0, 0, tuple(4 * index for index in cell), (4,) * len(grid)) for cell in itertools.product(*map(range, grid))]
     random.Random(0).shuffle(chunks)
     started = time.perf_counter()
-    assert metadata_module._find_overlap(chunks) is None
+    assert find_overlap(chunks) is None
     assert time.perf_counter() - started < 5

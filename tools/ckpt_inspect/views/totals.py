@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ckpt_inspect.views.values import dtype_text
-from ckptfmt.format.metadata import TensorRow
+from ckptfmt.format.metadata import TensorIndex, TensorRow
 
 
 @dataclass(slots=True)
@@ -47,18 +48,23 @@ class SectionTotal:
         return ", ".join(dtype_text(total.dtype) for total in self.types)
 
 
-def totals_by_section(rows: Iterable[TensorRow], section_of_shard: Sequence[str]) -> Mapping[str, SectionTotal]:
+def totals_by_section(rows: Sequence[TensorRow], section_of_shard: Sequence[str]) -> Mapping[str, SectionTotal]:
     """Return the totals of each section. Tensors at the top of the state are in section ""."""
-    counts: dict[tuple[str, str], TypeTotal] = {}
-    for row in rows:
-        section = section_of_shard[row.chunks[0].shard] if row.chunks else row.name.partition(".")[0]
-        total = counts.get((section, row.dtype))
-        if total is None:
-            total = counts[section, row.dtype] = TypeTotal(row.dtype)
-        total.tensor_count += 1
-        total.element_count += math.prod(row.shape)
-        total.size_bytes += row.size_bytes
-    sections: dict[str, list[TypeTotal]] = {}
-    for (section, _), total in counts.items():
-        sections.setdefault(section, []).append(total)
-    return {name: SectionTotal(sorted(types, key=lambda total: -total.size_bytes)) for name, types in sections.items()}
+    index = TensorIndex.of(rows)
+    # Equal tensors are counted together, because there may be a million of them.
+    equal = Counter(zip(index.shards, index.dtypes, index.shapes, index.sizes, strict=True))
+    found = [
+        (section_of_shard[shard], dtype, shape, size_bytes, count)
+        for (shard, dtype, shape, size_bytes), count in equal.items()
+        if shard >= 0
+    ]
+    for number, chunks in index.parts.items():
+        section = section_of_shard[chunks[0].shard] if chunks else index.names[number].partition(".")[0]
+        found.append((section, index.dtypes[number], index.shapes[number], index.sizes[number], 1))
+    totals: dict[str, dict[str, TypeTotal]] = {}
+    for section, dtype, shape, size_bytes, count in found:
+        total = totals.setdefault(section, {}).setdefault(dtype, TypeTotal(dtype))
+        total.tensor_count += count
+        total.element_count += count * math.prod(shape)
+        total.size_bytes += count * size_bytes
+    return {name: SectionTotal(sorted(types.values(), key=lambda total: -total.size_bytes)) for name, types in totals.items()}
