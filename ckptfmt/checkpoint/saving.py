@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 from ckptfmt.checkpoint.async_queue import QUEUE, SaveHandle
 from ckptfmt.checkpoint.info import CheckpointInfo
+from ckptfmt.checkpoint.publishing import SaveOptions
 from ckptfmt.checkpoint.snapshot import snapshot
-from ckptfmt.checkpoint.writer import SaveOptions, write_checkpoint
+from ckptfmt.checkpoint.writer import write_checkpoint
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import UnsupportedTypeError
 from ckptfmt.format import canonical_json

@@ -17,9 +17,9 @@ from typing import Any
 from ckptfmt.checkpoint.async_queue import QUEUE, SaveHandle
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.objects import Stateful
+from ckptfmt.checkpoint.publishing import SaveOptions
 from ckptfmt.checkpoint.saving import check_options, metric_values
 from ckptfmt.checkpoint.snapshot import snapshot
-from ckptfmt.checkpoint.writer import SaveOptions
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointNotFoundError

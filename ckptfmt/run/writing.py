@@ -13,7 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ckptfmt.checkpoint.info import CheckpointInfo
-from ckptfmt.checkpoint.writer import SaveOptions, write_checkpoint
+from ckptfmt.checkpoint.publishing import SaveOptions
+from ckptfmt.checkpoint.writer import write_checkpoint
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, FormatError, IncompleteError, NotEnoughSpaceError, RunLockedError

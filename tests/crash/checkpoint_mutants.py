@@ -252,7 +252,7 @@ MUTANTS = [
     _delete("a writer at work is ignored", "if directory.try_lock() is LockState.BUSY:", "if False:", locked),
     # The second thread.
     _checkpoint(
-        "writer",
+        "shard_writer",
         "errors of the second thread are not waited for",
         "            stream.drain()\n",
         "",
