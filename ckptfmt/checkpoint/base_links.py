@@ -56,5 +56,18 @@ def find_places(tensors: TensorPlan, manifest: Manifest, base: BaseIndex) -> lis
     return [known.get(kind) for kind in zip(*columns, strict=True)]
 
 
+def find_chunk_places(tensors: TensorPlan, manifest: Manifest, base: BaseIndex) -> list[Place | None]:
+    """Return where a base holds each chunk as it is, planned as a tensor of its own: parts of tensors too."""
+    index = base.tensors
+    held = list(zip(index.dtypes, index.shapes, index.shards, index.slots, strict=True))
+    held += [(index.dtypes[row], chunk.shape, chunk.shard, chunk.slot) for row, chunks in index.parts.items() for chunk in chunks]
+    known = {
+        (manifest.shards[shard].section, base.shards[shard].keys[slot], dtype, shape): (shard, slot)
+        for dtype, shape, shard, slot in held
+        if shard >= 0 and not base.shards[shard].encodings
+    }
+    return [known.get(kind) for kind in zip(tensors.sections, tensors.keys, tensors.dtypes, tensors.shapes, strict=True)]
+
+
 def _used_bytes(plan: LinkPlan) -> int:
     return sum(plan.table.sizes[slot] for slot in set(plan.slots.values()))

@@ -15,7 +15,8 @@ from ckptfmt.checkpoint.info import CheckpointInfo, describe
 from ckptfmt.checkpoint.staging import Staging
 from ckptfmt.format.digest import digest_of, format_digest
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry, decode_manifest, encode_manifest
-from ckptfmt.format.metadata import Metadata, encode_metadata
+from ckptfmt.format.metadata import Metadata, decode_metadata, encode_metadata
+from ckptfmt.format.references import check_references
 from ckptfmt.format.zstd_frame import compress
 from ckptfmt.state.pause import collector_paused
 
@@ -35,11 +36,24 @@ class SaveOptions:
 
 
 def publish(
-    staging: Staging, metadata: Metadata, entries: Sequence[ShardEntry], options: SaveOptions, *, shared_bytes: int
+    staging: Staging,
+    metadata: Metadata,
+    entries: Sequence[ShardEntry],
+    options: SaveOptions,
+    *,
+    shared_bytes: int,
+    is_read_back: bool = False,
 ) -> CheckpointInfo:
-    """Commit a checkpoint of shards that are written; `shared_bytes` of them belong to other checkpoints too."""
+    """Commit a checkpoint of shards that are written; `shared_bytes` of them belong to other checkpoints too.
+
+    With `is_read_back` the metadata is checked as a reader does, because what is in it comes from several processes.
+    """
     with collector_paused():
-        written = _write_metadata(staging, encode_metadata(metadata))
+        raw = encode_metadata(metadata)
+        if is_read_back:
+            decoded = decode_metadata(raw, where=staging.path)
+            check_references(decoded.tree, decoded.tensors, where=staging.path)
+    written = _write_metadata(staging, raw)
     manifest = Manifest(
         created_at_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         writer=f"ckptfmt {__version__}",

@@ -72,6 +72,17 @@ def find_element_type(name: str) -> Any:
     return _dtypes().get(name)
 
 
+def element_type_of(dtype: torch.dtype) -> str | None:
+    """Return the name in the format of a dtype, None if it is none that is stored."""
+    found = _names().get(dtype)
+    return None if found is None else found[0]
+
+
+def torch_dtype_of(name: str) -> torch.dtype | None:
+    """Return the dtype of a name in the format, None if torch has none."""
+    return _dtypes().get(name)
+
+
 class TorchSource(LiveTensor):
     """A dense tensor; `is_direct` says that its bytes lie in C order in the memory of this process."""
 

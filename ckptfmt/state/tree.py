@@ -175,7 +175,7 @@ def encode_state(state: Any) -> EncodedState:
         UnsupportedTypeError: a value cannot be stored; the error names its place and what to do.
         LimitError: the state is nested too deeply, or a container or tensor is too large for the format.
     """
-    walk = EncodeWalk(_encoder_for, _ordinary_layouts())
+    walk = EncodeWalk(encoder_for, _ordinary_layouts())
     with collector_paused():
         tree = walk.run(state)
         return EncodedState(tree, place_tensors(walk.leaves))
@@ -234,7 +234,12 @@ def decode_leaf(node: Any, tensor_of: Callable[[int], TensorMemory], *, device: 
     return decode_state(node, tensor_of, device=device)
 
 
-def _encoder_for(value: Any, place: Place) -> Encoder:
+def encoder_for(value: Any, place: Place) -> Encoder:
+    """Return what encodes a value of this type.
+
+    Raises:
+        UnsupportedTypeError: nothing does; the error says what to do.
+    """
     cls = type(value)
     encoder = _PYTHON.get(cls)
     if encoder is not None:
@@ -320,4 +325,4 @@ def _advice(cls: type) -> str:
     return ADVICE
 
 
-__all__ = ["EncodedState", "Outline", "decode_leaf", "decode_state", "encode_state", "outline_state"]
+__all__ = ["EncodedState", "Outline", "decode_leaf", "decode_state", "encode_state", "encoder_for", "outline_state"]

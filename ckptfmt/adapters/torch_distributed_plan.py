@@ -1,0 +1,136 @@
+"""What one process stores of a plan of torch.distributed.checkpoint (DCP): chunks as planned tensors, and values in packed form.
+
+A chunk that is a whole tensor has the key that it would have in a save by one process; a part has its offset behind that
+(`layer.weight@4,0`), so that it is the same in every save with the same sharding. Chunks without elements are not stored.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from ckptfmt.adapters.torch_distributed_tree import Path, value_tensor_name
+from ckptfmt.checkpoint.shard_plan import PlannedTensor, name_tensors
+from ckptfmt.errors import UnsupportedTypeError
+from ckptfmt.format.dtypes import itemsize_bytes
+from ckptfmt.format.tree_walk import children_of
+from ckptfmt.state.tensors import TensorSource
+from ckptfmt.state.torch_tensors import element_type_of
+from ckptfmt.state.tree import encode_state
+
+
+@dataclass(slots=True)
+class PartPlan:
+    """The share of one process. `chunks` are (tensor, offset, shape) in the order of `tensors` and `sources`."""
+
+    tensors: Sequence[PlannedTensor] = ()
+    sources: list[TensorSource] = field(default_factory=list)
+    chunks: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    value_tensors: list[list[Any]] = field(default_factory=list)
+
+
+def plan_part(items: Sequence[Any], planner: Any, paths: Mapping[str, Path], *, process: int) -> PartPlan:
+    """Take what the planner holds for the write items of one process.
+
+    Raises:
+        UnsupportedTypeError: a value that cannot be stored; `.path` says where.
+    """
+    from torch.distributed.checkpoint.planner import WriteItemType
+
+    plan = PartPlan()
+    described = []
+    objects = {}
+    for item in items:
+        name = item.index.fqn
+        if item.type == WriteItemType.BYTE_IO:
+            objects[name] = _object_of(item, planner)
+            continue
+        dtype, full, offset, shape = describe_item(item)
+        if prod(shape):
+            source = _source_of(planner.resolve_data(item), name, dtype, shape)
+            plan.sources.append(source)
+            plan.chunks.append((name, offset, shape))
+            described.append((chunk_path(texts_of(paths, name), offset, shape, full), (), dtype, shape, source.size_bytes))
+    encoded = encode_state(objects)
+    plan.values = dict(children_of(encoded.tree) or ())
+    for number, source in enumerate(encoded.tensors):
+        path = (*texts_of(paths, source.keys[0]), *source.keys[1:])
+        plan.value_tensors.append([list(path), source.dtype, list(source.shape), source.size_bytes])
+        if source.size_bytes:
+            plan.sources.append(source)
+            plan.chunks.append((value_tensor_name(process, number), (0,) * len(source.shape), source.shape))
+            described.append((path, (), source.dtype, source.shape, source.size_bytes))
+    plan.tensors = name_tensors(described)
+    return plan
+
+
+def describe_item(item: Any) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return element type, shape of the whole tensor, offset and shape of the chunk of a write item."""
+    data = item.tensor_data
+    return dtype_name(data.properties.dtype, item.index.fqn), tuple(data.size), tuple(data.chunk.offsets), tuple(data.chunk.sizes)
+
+
+def dtype_name(dtype: Any, name: str) -> str:
+    """Return the name in the format of a tensor's dtype."""
+    found = element_type_of(dtype)
+    if found is None:
+        raise UnsupportedTypeError(f"{name}: tensors of {dtype} are not stored\nStore it as tensor.view(torch.uint8).", path=name)
+    return found
+
+
+def texts_of(paths: Mapping[str, Path], name: str) -> tuple[str, ...]:
+    """Return the path of a leaf as texts; a leaf without a path stands at the top."""
+    return tuple(map(str, paths.get(name) or (name,)))
+
+
+def chunk_path(path: tuple[str, ...], offset: tuple[int, ...], shape: tuple[int, ...], full: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the path under which a chunk is stored."""
+    return path if shape == full else (*path[:-1], f"{path[-1]}@{','.join(map(str, offset))}")
+
+
+def planned_bytes(plans: Sequence[Any]) -> int:
+    """Return how many bytes of tensors some plans would store."""
+    data = [item.tensor_data for plan in plans for item in plan.items if item.tensor_data is not None]
+    names = [element_type_of(tensor.properties.dtype) for tensor in data]
+    return sum(prod(tensor.chunk.sizes) * itemsize_bytes(name or "uint8") for tensor, name in zip(data, names, strict=True))
+
+
+def _source_of(tensor: Any, name: str, dtype: str, shape: tuple[int, ...]) -> TensorSource:
+    encoded = encode_state({name: tensor})
+    sources = encoded.tensors
+    if len(sources) != 1 or (sources[0].dtype, sources[0].shape) != (dtype, shape):
+        what = f"{type(tensor).__name__} of {tensor.dtype}, shape {tuple(tensor.shape)}, layout {tensor.layout}"
+        raise UnsupportedTypeError(
+            f"{name}: the planner gives another tensor than it planned: expected {dtype} {list(shape)}, found {what}\n"
+            "Only dense tensors are stored from a sharded state.",
+            path=name,
+        )
+    return sources[0]
+
+
+def _object_of(item: Any, planner: Any) -> Any:
+    """Return the value of an item: as it is where the planner would only serialise it, else what its bytes hold."""
+    import torch
+    from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+
+    kind = type(planner)
+    has_defaults = all(getattr(kind, name, None) is getattr(DefaultSavePlanner, name) for name in ("resolve_data", "transform_object"))
+    if has_defaults or getattr(planner, "gives_objects", False):
+        return planner.lookup_object(item.index)
+    data = planner.resolve_data(item)
+    if not isinstance(data, io.BytesIO):
+        return data
+    data.seek(0)
+    try:
+        return torch.load(data, map_location="cpu", weights_only=True)
+    except Exception as error:
+        name = item.index.fqn
+        raise UnsupportedTypeError(
+            f"{name}: what the planner serialised holds more than plain data: {str(error).partition(chr(10))[0][:200]}\n"
+            "Store plain values and tensors.",
+            path=name,
+        ) from error

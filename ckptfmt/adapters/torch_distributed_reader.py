@@ -1,0 +1,266 @@
+"""`StorageReader`: torch.distributed.checkpoint (DCP) loads a checkpoint of this format, whoever saved it. Spec 12.
+
+Each process opens only the shards, and reads only the slots, that its own plan needs. They are verified while DCP is still planning: if
+any process finds damage, all of them raise before one byte of the application's tensors has changed. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from itertools import chain
+from typing import Any
+
+from ckptfmt.adapters.torch_distributed_leaves import Leaf, find_leaves
+from ckptfmt.adapters.torch_distributed_tree import Path
+from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.metadata_file import read_metadata
+from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
+from ckptfmt.checkpoint.tensor_store import TensorStore
+from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.protocol import Directory
+from ckptfmt.errors import CorruptError, IncompleteError, NameNotFoundError, UnsupportedTypeError
+from ckptfmt.format.manifest import Manifest
+from ckptfmt.format.metadata import Chunk, Metadata
+from ckptfmt.format.references import check_references
+from ckptfmt.format.tree_walk import tensor_ids
+from ckptfmt.state.torch_tensors import torch_dtype_of
+from ckptfmt.state.tree import decode_leaf, outline_state
+
+PathLike = str | os.PathLike[str]
+
+_DISK = LocalDisk()
+
+
+class StorageReader:
+    """Where `dcp.load` reads: `dcp.load(state, storage_reader=StorageReader(path))`.
+
+    It may have been saved by any number of processes, or by one with `ckptfmt.save`. `verify=False` skips the digests, and nothing else.
+    """
+
+    def __init__(self, path: PathLike = "", *, verify: bool = True) -> None:
+        from torch.distributed.checkpoint.storage import StorageReader as Interface
+
+        Interface.register(StorageReader)
+        self.path = os.fspath(path)
+        self._verify = verify
+        self._open: _OpenParts | None = None
+
+    @property
+    def checkpoint_id(self) -> str:
+        """The path, as DCP calls it."""
+        return self.path
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: PathLike) -> bool:
+        """Tell whether this may be a path."""
+        return "://" not in os.fspath(checkpoint_id)
+
+    def reset(self, checkpoint_id: PathLike | None = None) -> None:
+        """Begin another load, from this path if one is given."""
+        if checkpoint_id:
+            self.path = os.fspath(checkpoint_id)
+        self.close()
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the index, and return it as DCP describes checkpoints."""
+        if kwargs.get("rank") is not None:
+            raise FileNotFoundError(f"{self.path}: a checkpoint has one index for all processes")
+        self.close()
+        self._open = _OpenParts(self.path, verify=self._verify)
+        return self._open.describe()
+
+    def set_up_storage_reader(self, metadata: Any, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001
+        """Take what `read_metadata` gave."""
+
+    def prepare_local_plan(self, plan: Any) -> Any:
+        """Open and verify what the plan of this process needs."""
+        self._parts().prepare(plan.items)
+        return plan
+
+    def prepare_global_plan(self, plans: list[Any]) -> list[Any]:
+        """Leave the plans as they are."""
+        return plans
+
+    def read_data(self, plan: Any, planner: Any) -> Any:
+        """Copy what the plan of this process names to where the planner wants it."""
+        from torch.futures import Future
+
+        try:
+            parts = self._parts()
+            parts.prepare(plan.items)
+            parts.read(plan.items, planner)
+        finally:
+            self.close()
+        future: Any = Future()
+        future.set_result(None)
+        return future
+
+    def close(self) -> None:
+        """Close the files. Tensors that were handed out stay valid."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _parts(self) -> _OpenParts:
+        if self._open is None:
+            self._open = _OpenParts(self.path, verify=self._verify)
+        return self._open
+
+
+class _OpenParts:
+    """A checkpoint of which one process reads parts."""
+
+    def __init__(self, path: str, *, verify: bool) -> None:
+        self.path = path
+        self._verify = verify
+        with ExitStack() as stack:
+            self._directory: Directory = open_checkpoint_directory(_DISK, path)
+            stack.callback(self._directory.close)
+            self._manifest: Manifest = read_manifest(self._directory)
+            self._metadata: Metadata = read_metadata(self._directory, self._manifest)
+            outline_state(self._metadata.tree, self._metadata.tensors.__getitem__)
+            check_references(self._metadata.tree, self._metadata.tensors, where=path)
+            self._stack = stack.pop_all()
+        self._leaves = find_leaves(self._metadata.tree, where=path)
+        self._shards: dict[int, ShardFile] = {}
+        self._store = TensorStore(self._metadata, self._shards, verify=verify)
+        self._uses: list[Any] | None = None
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def describe(self) -> Any:
+        from torch.distributed.checkpoint.metadata import BytesStorageMetadata, StorageMeta
+        from torch.distributed.checkpoint.metadata import Metadata as Description
+
+        described = {
+            name: BytesStorageMetadata() if leaf.row is None else self._describe_tensor(name, leaf.row)
+            for name, leaf in self._leaves.items()
+        }
+        paths = {name: leaf.path for name, leaf in self._leaves.items()}
+        return Description(described, planner_data=paths, storage_meta=StorageMeta(checkpoint_id=self.path))
+
+    def _describe_tensor(self, name: str, number: int) -> Any:
+        import torch
+        from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorProperties, TensorStorageMetadata
+
+        row = self._metadata.tensors[number]
+        dtype = _dtype_of(row.dtype, name)
+        chunks = [ChunkStorageMetadata(torch.Size(chunk.offset), torch.Size(chunk.shape)) for chunk in row.chunks]
+        return TensorStorageMetadata(TensorProperties(dtype=dtype), torch.Size(row.shape), chunks)
+
+    def prepare(self, items: Iterable[Any]) -> None:
+        """Open the shards that some read items need, check their headers, and verify the slots."""
+        slots = sorted({(chunk.shard, chunk.slot) for item in items for chunk in self._chunks_of(item)})
+        for shard in sorted({shard for shard, _ in slots} - self._shards.keys()):
+            self._open_shard(shard)
+        if self._verify:
+            self._store.verify_slots([slot for slot in slots if not self._store.is_verified(*slot)])
+
+    def _chunks_of(self, item: Any) -> Iterable[Chunk]:
+        leaf = self._leaf(item)
+        if leaf.row is not None:
+            return (self._chunk_of(item, leaf.row),)
+        return [chunk for number in tensor_ids(leaf.node) for chunk in self._metadata.tensors[number].chunks]
+
+    def _leaf(self, item: Any) -> Leaf:
+        name = item.storage_index.fqn
+        if name not in self._leaves:
+            raise NameNotFoundError(f"{self.path}: no value has the path {name!r}", name=name, path=self.path)
+        return self._leaves[name]
+
+    def _chunk_of(self, item: Any, number: int) -> Chunk:
+        chunks = self._metadata.tensors[number].chunks
+        offset, hint = tuple(item.storage_index.offset), item.storage_index.index or 0
+        found = next((chunk for chunk in chain(chunks[hint : hint + 1], chunks) if chunk.offset == offset and 0 not in chunk.shape), None)
+        if found is None:
+            name = item.storage_index.fqn
+            raise NameNotFoundError(f"{self.path}: {name!r} has no chunk at {offset}", name=name, path=self.path)
+        return found
+
+    def _open_shard(self, shard: int) -> None:
+        entry = self._manifest.shards[shard]
+        try:
+            file = open_named_file(self._directory, entry)
+        except CorruptError as error:
+            if error.rule == "E012" and read_manifest(self._directory).digest != self._manifest.digest:
+                raise IncompleteError(f"{self.path}: was overwritten while it was loaded\nLoad it again.", path=self.path) from error
+            raise
+        self._stack.callback(file.close)
+        opened = ShardFile(file, entry, self._metadata.shards[shard], where=f"{self.path}/{entry.name}")
+        if self._uses is None:
+            self._uses = uses_by_shard(self._metadata)
+        opened.check_header(self._uses[shard], verify=self._verify)
+        self._shards[shard] = opened
+
+    def read(self, items: Iterable[Any], planner: Any) -> None:
+        for item in items:
+            leaf = self._leaf(item)
+            if leaf.row is None:
+                _give_value(planner, item, decode_leaf(leaf.node, self._store.memory))
+            else:
+                self._copy(item, leaf.row, planner)
+
+    def _copy(self, item: Any, number: int, planner: Any) -> None:
+        import torch
+
+        row, chunk = self._metadata.tensors[number], self._chunk_of(item, number)
+        target = planner.resolve_tensor(item).detach()
+        if not target.numel():
+            planner.commit_tensor(item, target)
+            return
+        data = self._shards[chunk.shard].chunk_bytes(chunk.slot, verify=self._verify)
+        source = torch.frombuffer(data, dtype=_dtype_of(row.dtype, row.name)).view(chunk.shape)
+        for axis, (begin, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+            source = source.narrow(axis, begin, length)
+        if source.shape != target.shape:
+            raise ValueError(f"{item.storage_index.fqn}: expected a place of shape {tuple(source.shape)}, found {tuple(target.shape)}")
+        target.copy_(source)
+        planner.commit_tensor(item, target)
+
+
+def _dtype_of(dtype: str, name: str) -> Any:
+    found = torch_dtype_of(dtype)
+    if found is None:
+        raise UnsupportedTypeError(f"{name}: the installed torch has no element type {dtype}\nUpdate torch.", path=name)
+    return found
+
+
+def _give_value(planner: Any, item: Any, value: Any) -> None:
+    """Hand over a value: as it is to DCP's own planner, which would only unpickle it, else in the bytes that planners expect."""
+    import torch
+    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+
+    if getattr(type(planner), "load_bytes", None) is not DefaultLoadPlanner.load_bytes:
+        data = io.BytesIO()
+        torch.save(value, data)
+        data.seek(0)
+        planner.load_bytes(item, data)
+    elif planner.flatten_state_dict:
+        _put(planner.original_state_dict, planner.mappings[item.dest_index.fqn], value)
+    else:
+        planner.state_dict[item.dest_index.fqn] = value
+
+
+def _put(root: Any, path: Path, value: Any) -> None:
+    """Put a value where a path of DCP leads in the application's state, in which keys may be other than text."""
+    container = root
+    for place, key in enumerate(path):
+        if isinstance(container, list):
+            container.extend([None] * (int(key) + 1 - len(container)))
+        elif key not in container:
+            key = next((known for known in container if str(known) == key), key)
+        if place + 1 == len(path):
+            container[key] = value
+            return
+        below: Any = {} if type(path[place + 1]) is str else []
+        container = container.setdefault(key, below) if not isinstance(container, list) else _list_member(container, int(key), below)
+
+
+def _list_member(container: list[Any], index: int, new: Any) -> Any:
+    if container[index] is None:
+        container[index] = new
+    return container[index]
