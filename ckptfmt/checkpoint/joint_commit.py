@@ -15,7 +15,7 @@ from ckptfmt.checkpoint.part import Part
 from ckptfmt.checkpoint.part_writer import new_generation
 from ckptfmt.checkpoint.publishing import SaveOptions, publish
 from ckptfmt.checkpoint.shard_plan import PlannedTensor
-from ckptfmt.checkpoint.staging import Staging
+from ckptfmt.checkpoint.staging import Staging, naming_a_full_disk
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CorruptError, IncompleteError
 from ckptfmt.format.layout import is_temporary_name, section_stem
@@ -30,7 +30,8 @@ class JointStaging(Staging):
         self.generation = new_generation()
         # Bytes of what was taken over that belong to other checkpoints too.
         self.joined_bytes = 0
-        super().__init__(disk, path, overwrite=overwrite, durable=durable)
+        with naming_a_full_disk(path):
+            super().__init__(disk, path, overwrite=overwrite, durable=durable)
 
     def take_over(self, entry: ShardEntry, *, stem: str) -> ShardEntry:
         """Give a file that another process has written, and will not touch any more, its final name."""
@@ -66,18 +67,20 @@ def commit_parts(
     options: SaveOptions,
 ) -> CheckpointInfo:
     """Commit what several processes have written: the tree refers to `tensors` in their order, whose names the chunks of parts give."""
-    entries: list[ShardEntry] = []
-    tables = [table for part in parts for table in part.tables]
-    chunks: dict[str, list[Chunk]] = {name: [] for name in tensors}
-    numbers: dict[str, int] = {}
-    for part in parts:
-        first = len(entries)
-        for chunk in part.chunks:
-            chunks[chunk.tensor].append(Chunk(first + chunk.shard, chunk.slot, chunk.offset, chunk.shape))
-        for entry in part.entries:
-            stem = section_stem(entry.section)
-            numbers[stem] = numbers.get(stem, 0) + 1
-            entries.append(staging.take_over(entry, stem=f"{stem}-{numbers[stem]:05d}"))
-    rows = [TensorRow(row.name, row.dtype, row.shape, row.size_bytes, tuple(chunks[name])) for name, row in tensors.items()]
-    metadata = Metadata(tree, rows, tables)
-    return publish(staging, metadata, entries, options, shared_bytes=staging.joined_bytes, is_read_back=True)
+    with naming_a_full_disk(staging.path):
+        entries: list[ShardEntry] = []
+        chunks: dict[str, list[Chunk]] = {name: [] for name in tensors}
+        numbers: dict[str, int] = {}
+        for part in parts:
+            for chunk in part.chunks:
+                chunks[chunk.tensor].append(Chunk(len(entries) + chunk.shard, chunk.slot, chunk.offset, chunk.shape))
+            entries += [staging.take_over(entry, stem=_next_stem(entry.section, numbers)) for entry in part.entries]
+        rows = [TensorRow(row.name, row.dtype, row.shape, row.size_bytes, tuple(chunks[name])) for name, row in tensors.items()]
+        metadata = Metadata(tree, rows, [table for part in parts for table in part.tables])
+        return publish(staging, metadata, entries, options, shared_bytes=staging.joined_bytes, is_read_back=True)
+
+
+def _next_stem(section: str, numbers: dict[str, int]) -> str:
+    stem = section_stem(section)
+    numbers[stem] = numbers.get(stem, 0) + 1
+    return f"{stem}-{numbers[stem]:05d}"

@@ -17,7 +17,7 @@ from ckptfmt.checkpoint.metadata_file import read_metadata
 from ckptfmt.checkpoint.publishing import SaveOptions
 from ckptfmt.checkpoint.shard_plan import PlannedTensor, plan_shards
 from ckptfmt.checkpoint.shard_writer import ShardWriter, digest_source
-from ckptfmt.checkpoint.staging import SLACK_BYTES, became_full, not_enough_space
+from ckptfmt.checkpoint.staging import SLACK_BYTES, naming_a_full_disk, not_enough_space
 from ckptfmt.disk.protocol import Directory, Disk, WritableFile
 from ckptfmt.errors import CheckpointError, CorruptError
 from ckptfmt.format.layout import temporary_name
@@ -36,8 +36,7 @@ def write_part(
     disk: Disk, path: str, generation: str, tensors: Sequence[PlannedTensor], sources: Sequence[TensorSource], options: SaveOptions
 ) -> ShardWriter:
     """Write chunks, each planned as a tensor of its own, and return what lies where. `options.base` is taken from where it pays."""
-    staging = _PartStaging(disk, path, generation, durable=options.durable)
-    try:
+    with naming_a_full_disk(path), _PartStaging(disk, path, generation, durable=options.durable) as staging:
         shards = ShardWriter(staging, sources)
         if options.base is not None:
             _link_base(disk, options.base, staging, shards, tensors, sources)
@@ -46,17 +45,10 @@ def write_part(
         staging.check_space(sum(plan.size_bytes for plan in plans))
         shards.write(plans)
         return shards
-    except BaseException as error:
-        staging.abort()
-        if isinstance(error, OSError) and (no_space := became_full(path, error)) is not None:
-            raise no_space from error
-        raise
-    finally:
-        staging.close()
 
 
 class _PartStaging:
-    """New files of one process in a directory that another one publishes."""
+    """New files of one process in a directory that another one publishes. Leaving it with an error removes them."""
 
     def __init__(self, disk: Disk, path: str, generation: str, *, durable: bool) -> None:
         self.directory = disk.open_directory(path)
@@ -64,6 +56,14 @@ class _PartStaging:
         self._durable = durable
         self._made: list[str] = []
         self._unfinished: set[WritableFile] = set()
+
+    def __enter__(self) -> _PartStaging:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._abort()
+        self.directory.close()
 
     def check_space(self, needed_bytes: int) -> None:
         free_bytes = self.directory.free_bytes()
@@ -108,16 +108,13 @@ class _PartStaging:
             self.directory.sync_file(name)
         return name
 
-    def abort(self) -> None:
+    def _abort(self) -> None:
         for file in tuple(self._unfinished):
             with suppress(OSError):
                 file.close()
         for name in self._made:
             with suppress(OSError):
                 self.directory.unlink(name)
-
-    def close(self) -> None:
-        self.directory.close()
 
 
 def _link_base(

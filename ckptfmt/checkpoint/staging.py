@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from ckptfmt.checkpoint.directory import find_manifest, open_named_file
 from ckptfmt.disk.paths import make_directories
@@ -299,13 +299,17 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def became_full(path: str, error: OSError) -> NotEnoughSpaceError | None:
-    """Return the error for a disk that became full during a save, or None if that is not what the system reports."""
-    if isinstance(error, CheckpointError) or not is_full(error):
-        return None
-    where = str(error.filename or path)
-    return NotEnoughSpaceError(
-        f"{where}: the disk became full during the save: {error.strerror}\n"
-        "Free some space and save again. What was stored here before is unchanged.",
-        path=where,
-    )
+@contextmanager
+def naming_a_full_disk(path: str) -> Iterator[None]:
+    """Raise a NotEnoughSpaceError where the system reports in the block that the disk has become full."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CheckpointError) or not is_full(error):
+            raise
+        where = str(error.filename or path)
+        raise NotEnoughSpaceError(
+            f"{where}: the disk became full during the save: {error.strerror}\n"
+            "Free some space and save again. What was stored here before is unchanged.",
+            path=where,
+        ) from error

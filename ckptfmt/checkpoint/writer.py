@@ -17,7 +17,7 @@ from ckptfmt.checkpoint.publishing import SaveOptions, publish
 from ckptfmt.checkpoint.shard_plan import TensorPlan, name_tensors, plan_shards
 from ckptfmt.checkpoint.shard_writer import ShardWriter
 from ckptfmt.checkpoint.source_digests import digest_sources
-from ckptfmt.checkpoint.staging import Staging, became_full
+from ckptfmt.checkpoint.staging import Staging, naming_a_full_disk
 from ckptfmt.disk.protocol import Directory, Disk
 from ckptfmt.errors import CorruptError
 from ckptfmt.format.manifest import ShardEntry
@@ -32,13 +32,8 @@ _COPY_BYTES = 8 * 2**20
 
 def write_checkpoint(disk: Disk, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
     """Write a state as a checkpoint, durably and atomically, and return what was committed."""
-    try:
-        with Staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
-            return _Writer(disk, staging, state, options).write()
-    except OSError as error:
-        if (no_space := became_full(path, error)) is not None:
-            raise no_space from error
-        raise
+    with naming_a_full_disk(path), Staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
+        return _Writer(disk, staging, state, options).write()
 
 
 class _Writer:

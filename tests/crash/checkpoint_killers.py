@@ -30,7 +30,7 @@ from tests.crash.checkpoint_workloads import (
     another_save,
     count_operations,
     killed_at,
-    save_on_unsynced_base,
+    unsynced_bases,
     workloads,
 )
 
@@ -48,7 +48,7 @@ def crash(name: str, *, weak: bool = True) -> Killer:
 
 
 def _crash(name: str, weak: bool, edits: tuple[Edit, ...]) -> None:
-    check = CrashCheck(load_product(*edits), {**workloads(2), "save with a base that was not synced": save_on_unsynced_base(2)}[name])
+    check = CrashCheck(load_product(*edits), (workloads(2) | unsynced_bases(2))[name])
     for state in check.states(weak=weak):
         check.check(state)
 

@@ -250,6 +250,23 @@ MUTANTS = [
     _delete("the removed manifest is not synced", "    directory.sync()\n", "", crash("delete")),
     _delete("the removed directory is not synced", "        parent.sync()\n", "        pass\n", crash("delete", weak=False)),
     _delete("a writer at work is ignored", "if directory.try_lock() is LockState.BUSY:", "if False:", locked),
+    # Several processes.
+    _checkpoint("part_writer", "the files of a part are not synced", "file.sync()", "pass", crash("overwrite by two processes")),
+    _checkpoint(
+        "part_writer",
+        "a file that a part links is taken for synced",
+        "            self.directory.sync_file(name)\n",
+        "            pass\n",
+        crash("save by two processes with a base that was not synced", weak=False),
+    ),
+    _checkpoint(
+        "joint_commit",
+        "files of parts do not get their final names",
+        "        self.directory.rename(entry.name, name)\n",
+        "        pass\n",
+        crash("first save by two processes", weak=False),
+    ),
+    _checkpoint("joint_commit", "what another process left stays", "        super().abort()\n", "", fault("overwrite by two processes")),
     # The second thread.
     _checkpoint(
         "shard_writer",

@@ -51,6 +51,9 @@ class Product:
     """What saves, loads, verifies, compresses and deletes."""
 
     write_checkpoint: Callable[..., Any]
+    write_part: Callable[..., Any]
+    joint_staging: Callable[..., Any]
+    commit_parts: Callable[..., Any]
     save_options: Callable[..., Any]
     open_checkpoint: Callable[..., Any]
     verify_checkpoint: Callable[..., Any]
@@ -61,6 +64,10 @@ class Product:
 
     def save(self, disk: Any, path: str, state: Any, **options: Any) -> Any:
         """Save an encoded state in tiny shards, unless the options say otherwise."""
+        return self.write_checkpoint(disk, path, state, self.options(**options))
+
+    def options(self, **options: Any) -> Any:
+        """Return the options of a save."""
         chosen = {
             "step": 1,
             "metrics": {},
@@ -71,7 +78,7 @@ class Product:
             "durable": True,
             **options,
         }
-        return self.write_checkpoint(disk, path, state, self.save_options(**chosen))
+        return self.save_options(**chosen)
 
     def load(self, disk: Any, path: str) -> Any:
         """Load a state."""
@@ -88,11 +95,15 @@ def load_product(*edits: Edit) -> Product:
 
 
 def _gather() -> Product:
-    writer, reader, verify, delete, directory, encoding = (
-        importlib.import_module(f"ckptfmt.checkpoint.{name}") for name in ("writer", "reader", "verify", "delete", "directory", "encoding")
+    names = ("writer", "part_writer", "joint_commit", "reader", "verify", "delete", "directory", "encoding")
+    writer, part_writer, joint_commit, reader, verify, delete, directory, encoding = (
+        importlib.import_module(f"ckptfmt.checkpoint.{name}") for name in names
     )
     return Product(
         writer.write_checkpoint,
+        part_writer.write_part,
+        joint_commit.JointStaging,
+        joint_commit.commit_parts,
         writer.SaveOptions,
         reader.OpenCheckpoint,
         verify.verify_checkpoint,

@@ -16,6 +16,7 @@ from ckptfmt.disk.memory import MemoryDisk
 from ckptfmt.disk.memory_store import Tree
 from tests.crash.checkpoint_product import Product
 from tests.crash.checkpoint_states import State, encoded, make_state
+from tests.crash.checkpoint_together import save_together
 
 TARGET = "/runs/exp/step"
 OTHER = "/runs/exp/other"
@@ -73,6 +74,11 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
         state = encoded(number, shared=shared, tiled=tiled, **size)
         return lambda product, disk: product.save(disk, path, state, **options)
 
+    def together(number: int, path: str = TARGET, *, shared: int | None = None, **options: Any) -> Job:
+        state = encoded(number, shared=shared, **size)
+        # Larger shards than one process writes: there are twice as many files otherwise.
+        return lambda product, disk: save_together(product, disk, path, state, max_shard_size_bytes=250, **options)
+
     def both(*jobs: Job) -> Job:
         def run(product: Product, disk: Any) -> None:
             for job in jobs:
@@ -116,21 +122,38 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
         ),
         Workload("compress", both(save_tiled, other), compress, tiled, tiled),
         Workload("decompress", both(save_tiled, compress, other), decompress, tiled, tiled),
+        Workload("first save by two processes", other, together(NEW), None, new),
+        Workload("overwrite by two processes", both(save(OLD), other), together(NEW, overwrite=True), old, new),
+        Workload(
+            "save by two processes with a base",
+            together(OTHERS, OTHER),
+            together(NEW, shared=OTHERS, base=OTHER),
+            None,
+            partly_others,
+        ),
         Workload("delete", both(save(OLD), other), delete, old, None),
         Workload("delete what shares files", both(other, save(OTHERS, base=OTHER)), delete, make_state(OTHERS, **size), None),
     ]
     return {workload.name: workload for workload in made}
 
 
-def save_on_unsynced_base(tensor_count: int) -> Workload:
+def unsynced_bases(tensor_count: int) -> dict[str, Workload]:
     """Return the saving of a checkpoint and, with it as the base, of another one, of which only the second is made durable."""
+    first = encoded(OTHERS, tensor_count=tensor_count)
+    second = encoded(NEW, tensor_count=tensor_count, shared=OTHERS)
 
-    def run(product: Product, disk: Any) -> None:
-        product.save(disk, OTHER, encoded(OTHERS, tensor_count=tensor_count), durable=False)
-        product.save(disk, TARGET, encoded(NEW, tensor_count=tensor_count, shared=OTHERS), base=OTHER)
+    def save(product: Product, disk: Any) -> None:
+        product.save(disk, OTHER, first, durable=False)
+        product.save(disk, TARGET, second, base=OTHER)
+
+    def together(product: Product, disk: Any) -> None:
+        for path, state, options in ((OTHER, first, {"durable": False}), (TARGET, second, {"base": OTHER})):
+            save_together(product, disk, path, state, max_shard_size_bytes=10_000, **options)
 
     new = make_state(NEW, tensor_count=tensor_count, shared=OTHERS)
-    return Workload("save with a base that was not synced", lambda product, disk: None, run, None, new)
+    jobs = {"save": save, "save by two processes": together}
+    names = {name: f"{name} with a base that was not synced" for name in jobs}
+    return {names[name]: Workload(names[name], lambda product, disk: None, job, None, new) for name, job in jobs.items()}
 
 
 def killed_at(workload: Workload, attempt: Workload, operation: int) -> Workload:

@@ -16,7 +16,7 @@ from ckptfmt.format.layout import MANIFEST_NAME, is_data_name, is_temporary_name
 from tests.crash.checkpoint_check import CrashCheck, load_or_none
 from tests.crash.checkpoint_product import load_product
 from tests.crash.checkpoint_states import is_same
-from tests.crash.checkpoint_workloads import TARGET, another_save, count_operations, killed_at, save_on_unsynced_base, workloads
+from tests.crash.checkpoint_workloads import TARGET, another_save, count_operations, killed_at, unsynced_bases, workloads
 
 PRODUCT = load_product()
 TENSOR_COUNT = 6
@@ -33,6 +33,9 @@ LEAST_STATES = {
     "overwrite with itself as base": 650,
     "compress": 3_900,
     "decompress": 5_500,
+    "first save by two processes": 1_500,
+    "overwrite by two processes": 2_000,
+    "save by two processes with a base": 2_000,
     "delete": 200,
     "delete what shares files": 200,
 }
@@ -55,8 +58,9 @@ def test_every_crash_leaves_the_old_or_the_new_and_a_directory_that_can_be_saved
         check.check(state)
 
 
-def test_a_save_is_durable_also_where_its_base_is_not() -> None:
-    check = CrashCheck(PRODUCT, save_on_unsynced_base(TENSOR_COUNT))
+@pytest.mark.parametrize("name", unsynced_bases(TENSOR_COUNT))
+def test_a_save_is_durable_also_where_its_base_is_not(name: str) -> None:
+    check = CrashCheck(PRODUCT, unsynced_bases(TENSOR_COUNT)[name])
     for state in check.states(weak=True, limit=2_000):
         check.check(state)
 
@@ -66,6 +70,7 @@ AFTER_KILLS = [
     ("overwrite", "another save"),
     ("overwrite", "delete"),
     ("overwrite with itself as base", "another save"),
+    ("overwrite by two processes", "another save"),
     ("delete", "another save"),
 ]
 

@@ -13,7 +13,10 @@ from tests.crash.checkpoint_product import ROOT, Edit
 
 KILLERS = all_killers()
 STEPS = {"sync", "rename", "_sync_directory", "_sync_parent"}
-MODULES = ["ckptfmt.checkpoint.staging", "ckptfmt.checkpoint.delete", "ckptfmt.disk.paths"]
+MODULES = [
+    *("ckptfmt.checkpoint.staging", "ckptfmt.checkpoint.part_writer", "ckptfmt.checkpoint.joint_commit", "ckptfmt.checkpoint.delete"),
+    "ckptfmt.disk.paths",
+]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
