@@ -47,6 +47,7 @@ class StorageReader:
         self.path = os.fspath(path)
         self._verify = verify
         self._open: _OpenParts | None = None
+        self._is_fresh = False
 
     @property
     def checkpoint_id(self) -> str:
@@ -68,9 +69,16 @@ class StorageReader:
         """Read the index, and return it as DCP describes checkpoints."""
         if kwargs.get("rank") is not None:
             raise FileNotFoundError(f"{self.path}: a checkpoint has one index for all processes")
+        if not self._is_fresh:
+            self.open()
+        self._is_fresh = False
+        return self._parts().describe()
+
+    def open(self) -> None:
+        """Open the checkpoint and read its index now, so that what is wrong with it is raised here and as it is."""
         self.close()
         self._open = _OpenParts(self.path, verify=self._verify)
-        return self._open.describe()
+        self._is_fresh = True
 
     def set_up_storage_reader(self, metadata: Any, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001
         """Take what `read_metadata` gave."""

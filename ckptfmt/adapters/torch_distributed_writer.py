@@ -149,6 +149,11 @@ class StorageWriter:
         finally:
             del _BEGUN[self.path]
 
+    def give_up(self) -> None:
+        """Remove what an unfinished save has left, and let others save into this path; harmless where there is none."""
+        if self.path in _BEGUN:
+            _give_up(self.path, _BEGUN[self.path][1])
+
 
 def _part(planned: PartPlan, shards: ShardWriter, structure: Any) -> Part:
     chunks = [PartChunk(*chunk, *shards.places[index]) for index, chunk in enumerate(planned.chunks)]

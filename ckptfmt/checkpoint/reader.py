@@ -165,6 +165,11 @@ class OpenCheckpoint:
         """Return the top-level keys of the state, as text."""
         return [key for key, _ in children_of(self.metadata.tree) or ()]
 
+    def has_parts(self, section: str) -> bool:
+        """Tell whether a section holds a tensor that is stored in several parts, as sharded training leaves it."""
+        rows = self._rows_of(dict(children_of(self.metadata.tree) or ())[section])
+        return any(chunk.shape != self.metadata.tensors[row].shape for row in rows for chunk in self.metadata.tensors[row].chunks)
+
     def load_sections(self, names: Sequence[str]) -> dict[str, Any]:
         """Build some sections, by name."""
         members = dict(children_of(self.metadata.tree) or ())

@@ -6,7 +6,7 @@ the damage, and the report keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -49,14 +49,9 @@ class Restored:
 
 
 def restore_first_sound(
-    disk: Disk,
-    candidates: Iterable[StepEntry],
-    objects: Mapping[str, Stateful] | None,
-    *,
-    allow_missing: Sequence[str],
-    device: Any,
+    candidates: Iterable[StepEntry], restore: Callable[[StepEntry, Mapping[int, str]], Restored]
 ) -> Restored | None:
-    """Restore the first candidate that is sound; None if there are no candidates.
+    """Restore the first candidate that is sound, None if there are none; `restore` is told which were damaged before it.
 
     Raises:
         CorruptError: none is; the error is that of the first.
@@ -67,7 +62,7 @@ def restore_first_sound(
     first_error: FormatError | None = None
     for entry in candidates:
         try:
-            restored = _restore(disk, entry, objects, allow_missing=allow_missing, device=device, damaged=damaged)
+            restored = restore(entry, damaged)
         except UnsupportedVersionError:
             # Sound, and of a newer library: going on from an older one would leave it behind.
             raise
@@ -87,7 +82,7 @@ def restore_first_sound(
     raise first_error
 
 
-def _restore(
+def restore_entry(
     disk: Disk,
     entry: StepEntry,
     objects: Mapping[str, Stateful] | None,
@@ -96,6 +91,7 @@ def _restore(
     device: Any,
     damaged: Mapping[int, str],
 ) -> Restored:
+    """Restore one checkpoint."""
     if entry.error is not None:
         raise entry.error
     with OpenCheckpoint(disk, entry.path, device=device) as checkpoint:
@@ -104,14 +100,7 @@ def _restore(
             everything = RestoreReport(entry.path, (), tuple(checkpoint.sections()), (), dict(damaged))
             return Restored(entry.step, checkpoint.load(), metrics, everything)
         present = checkpoint.sections()
-        for name in objects:
-            if name not in present and not any(fnmatchcase(name, pattern) for pattern in allow_missing):
-                raise NameNotFoundError(
-                    f"{entry.path}: {name!r} could not be restored: there is no such section\nThere are: {', '.join(present) or 'none'}. "
-                    f"Allow it with allow_missing=[{name!r}] if that is meant.",
-                    name=name,
-                    path=entry.path,
-                )
+        check_sections(entry.path, objects, present, allow_missing)
         # Read before an object is touched: what is damaged must not leave half of them restored.
         rest = checkpoint.load_sections([name for name in present if name not in objects])
         report = restore_objects(checkpoint, {name: target for name, target in objects.items() if name in present}, strict=True)
@@ -129,6 +118,18 @@ def _restore(
                 unexpected_keys=report.unexpected_keys,
             ),
         )
+
+
+def check_sections(path: str, wanted: Iterable[str], present: Sequence[str], allow_missing: Sequence[str]) -> None:
+    """Raise a NameNotFoundError for the first section that is wanted, not present, and not allowed to be missing."""
+    for name in wanted:
+        if name not in present and not any(fnmatchcase(name, pattern) for pattern in allow_missing):
+            raise NameNotFoundError(
+                f"{path}: {name!r} could not be restored: there is no such section\nThere are: {', '.join(present) or 'none'}. "
+                f"Allow it with allow_missing=[{name!r}] if that is meant.",
+                name=name,
+                path=path,
+            )
 
 
 def no_such_step(path: str, step: int, known: Sequence[int]) -> CheckpointNotFoundError:

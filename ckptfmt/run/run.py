@@ -33,7 +33,7 @@ from ckptfmt.run.identity import Identity
 from ckptfmt.run.mirror import Mirror, MirrorStatus
 from ckptfmt.run.origin import Origin
 from ckptfmt.run.progress import Progress, close_progress, open_progress
-from ckptfmt.run.restoring import Restored, no_such_step, restore_first_sound
+from ckptfmt.run.restoring import Restored, no_such_step, restore_entry, restore_first_sound
 from ckptfmt.run.retention import Policy, parse_duration, rank_by_metric
 from ckptfmt.run.steps import StepDirectory, StepEntry, check_step
 from ckptfmt.run.writer_lock import naming_a_read_only_run
@@ -172,11 +172,17 @@ class Run:
             CheckpointNotFoundError: there is no such step.
             CorruptError: the given step is damaged, or every one is.
         """
+        return self._restore_by(
+            step,
+            lambda entry, damaged: restore_entry(self._disk, entry, objects, allow_missing=allow_missing, device=device, damaged=damaged),
+        )
+
+    def _restore_by(self, step: int | str, restore: Callable[[StepEntry, Mapping[int, str]], Restored]) -> Restored | None:
         self._wait_for_saves()
         for _ in range(_ATTEMPTS):
             candidates = self._candidates(step)
             try:
-                restored = restore_first_sound(self._disk, candidates, objects, allow_missing=allow_missing, device=device)
+                restored = restore_first_sound(candidates, restore)
             except CheckpointNotFoundError:
                 # A clean-up of another process was faster than this list; a new list names what is there.
                 continue

@@ -7,7 +7,7 @@ first step of another branch, and retention after the commit. What goes wrong af
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -117,8 +117,12 @@ class RunWriter:
 
     def commit(self, step: int, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
         """Write a checkpoint, then its history, then remove what no rule keeps any more."""
+        return self.commit_by(step, lambda path, options: write_checkpoint(self._disk, path, state, options), options)
+
+    def commit_by(self, step: int, write: Callable[[str, SaveOptions], CheckpointInfo], options: SaveOptions) -> CheckpointInfo:
+        """Have `write(path, options)` commit a checkpoint, and do what follows from that."""
         with self._commits:
-            info = self._write(self._steps.path_of(step), state, options)
+            info = self._write(self._steps.path_of(step), write, options)
             self._steps.forget(step)
             self._base = info.path
             with _warning_after_commit(info.path, "its metrics are in the checkpoint only"):
@@ -156,15 +160,15 @@ class RunWriter:
                 self.take_lock()
         return self._lock is not None
 
-    def _write(self, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
+    def _write(self, path: str, write: Callable[[str, SaveOptions], CheckpointInfo], options: SaveOptions) -> CheckpointInfo:
         try:
             if self._base is not None:
                 try:
-                    return write_checkpoint(self._disk, path, state, replace(options, base=self._base))
+                    return write(path, replace(options, base=self._base))
                 except (FormatError, CheckpointNotFoundError, IncompleteError):
                     # The base is damaged, or was deleted meanwhile. It only costs the sharing.
                     self._base = None
-            return write_checkpoint(self._disk, path, state, options)
+            return write(path, options)
         except NotEnoughSpaceError as error:
             raise self._with_advice(error) from None
 
