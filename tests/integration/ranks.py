@@ -1,6 +1,7 @@
-"""Processes of a distributed training that wait for work: starting them costs seconds, so many tests share them.
+"""Processes of a distributed training that wait for work.
 
-`run(function, *args)` calls a function of a module in all of them with their rank first; it returns what they return, or raises.
+They are forked from a server that has imported torch, and tests share them where they can. `run(function, *args)` calls a function
+of a module in all of them with their rank first; it returns what they return, or raises.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Ranks:
 
     def __init__(self, count: int, directory: Path) -> None:
         self.count = count
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch.distributed.checkpoint", "torch.distributed.fsdp"])
         self._pipes: list[Connection] = []
         self.processes = []
         for rank in range(count):
@@ -55,6 +57,12 @@ class Ranks:
             if not is_good:
                 raise RankFailed(f"rank {rank}:\n{result}")
         return [result for _, result in outcomes]
+
+    def wait(self) -> list[int | None]:
+        """Wait until all processes have ended by themselves, and return how."""
+        for process in self.processes:
+            process.join(TIMEOUT_SECONDS)
+        return [process.exitcode for process in self.processes]
 
     def outcomes(self, function: Callable[..., Any], *args: Any) -> list[tuple[bool, Any]]:
         """Call it everywhere; return (True, result) or (False, traceback) by rank; (False, "died") for one that is gone."""

@@ -147,9 +147,11 @@ def load(rank: int, path: str, number: int, kind: str = "fsdp") -> list[str]:
     return differences(found, expected)
 
 
-def load_what_is_there(rank: int, path: str) -> list[str]:
+def load_what_is_there(rank: int, path: str, has_text_keys: bool) -> list[str]:
     """Load into a sharded state of this number of ranks; return in what it differs from a plain load of the same checkpoint."""
     plain = ckptfmt.load(path)
+    if has_text_keys:
+        plain["by_number"] = {int(key): value for key, value in plain["by_number"].items()}
     state = make_state(99)
     dcp.load(state, storage_reader=StorageReader(path))  # type: ignore[arg-type]
     return differences(full(state), plain)
