@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from ckptfmt.errors import CheckpointError
+from ckptfmt.state.pause import collector_paused
 
 T = TypeVar("T")
 
@@ -118,7 +119,8 @@ class ProcessLink:
         from torch.distributed.checkpoint.api import CheckpointException
 
         try:
-            with warnings.catch_warnings():
+            # DCP makes many small objects for each tensor, which the cyclic collector would search again and again.
+            with warnings.catch_warnings(), collector_paused():
                 if self.is_alone:
                     # It is meant for those who have forgotten the others.
                     warnings.filterwarnings("ignore", message="torch.distributed is", category=UserWarning)

@@ -19,7 +19,7 @@ from ckptfmt.format.dtypes import itemsize_bytes
 from ckptfmt.format.tree_walk import children_of
 from ckptfmt.state.tensors import TensorSource
 from ckptfmt.state.torch_tensors import element_type_of
-from ckptfmt.state.tree import encode_state
+from ckptfmt.state.tree import encode_state, tensor_sources
 
 
 @dataclass(slots=True)
@@ -100,8 +100,7 @@ def planned_bytes(plans: Sequence[Any]) -> int:
 
 
 def _source_of(tensor: Any, name: str, dtype: str, shape: tuple[int, ...]) -> TensorSource:
-    encoded = encode_state({name: tensor})
-    sources = encoded.tensors
+    sources = tensor_sources(tensor, name)
     if len(sources) != 1 or (sources[0].dtype, sources[0].shape) != (dtype, shape):
         what = f"{type(tensor).__name__} of {tensor.dtype}, shape {tuple(tensor.shape)}, layout {tensor.layout}"
         raise UnsupportedTypeError(

@@ -26,6 +26,7 @@ from ckptfmt.format.manifest import Manifest
 from ckptfmt.format.metadata import Chunk, Metadata
 from ckptfmt.format.references import check_references
 from ckptfmt.format.tree_walk import tensor_ids
+from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.torch_tensors import torch_dtype_of
 from ckptfmt.state.tree import decode_leaf, outline_state
 
@@ -72,12 +73,14 @@ class StorageReader:
         if not self._is_fresh:
             self.open()
         self._is_fresh = False
-        return self._parts().describe()
+        with collector_paused():
+            return self._parts().describe()
 
     def open(self) -> None:
         """Open the checkpoint and read its index now, so that what is wrong with it is raised here and as it is."""
         self.close()
-        self._open = _OpenParts(self.path, verify=self._verify)
+        with collector_paused():
+            self._open = _OpenParts(self.path, verify=self._verify)
         self._is_fresh = True
 
     def set_up_storage_reader(self, metadata: Any, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001
@@ -85,7 +88,8 @@ class StorageReader:
 
     def prepare_local_plan(self, plan: Any) -> Any:
         """Open and verify what the plan of this process needs."""
-        self._parts().prepare(plan.items)
+        with collector_paused():
+            self._parts().prepare(plan.items)
         return plan
 
     def prepare_global_plan(self, plans: list[Any]) -> list[Any]:
@@ -97,9 +101,10 @@ class StorageReader:
         from torch.futures import Future
 
         try:
-            parts = self._parts()
-            parts.prepare(plan.items)
-            parts.read(plan.items, planner)
+            with collector_paused():
+                parts = self._parts()
+                parts.prepare(plan.items)
+                parts.read(plan.items, planner)
         finally:
             self.close()
         future: Any = Future()

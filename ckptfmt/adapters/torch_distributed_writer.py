@@ -27,6 +27,7 @@ from ckptfmt.checkpoint.saving import HasDocument, check_options
 from ckptfmt.checkpoint.shard_writer import ShardWriter
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.errors import IncompleteError
+from ckptfmt.state.pause import collector_paused
 
 PathLike = str | os.PathLike[str]
 
@@ -123,7 +124,8 @@ class StorageWriter:
         from torch.futures import Future
 
         paths: Mapping[str, Path] = getattr(planner, "paths", None) or getattr(planner, "mappings", None) or {}
-        planned = plan_part(plan.items, planner, paths, process=self._process)
+        with collector_paused():
+            planned = plan_part(plan.items, planner, paths, process=self._process)
         try:
             shards = write_part(_DISK, self.path, plan.storage_data, planned.tensors, planned.sources, self.options)
         except FileNotFoundError as error:
@@ -142,7 +144,7 @@ class StorageWriter:
         """On the coordinator: commit."""
         _, staging = _BEGUN[self.path]
         try:
-            with staging:
+            with staging, collector_paused():
                 parts = [decode_part(result.storage_data) for of_process in results for result in of_process]
                 tree, tensors = TreeFiller(_described(metadata), parts).fill(_structure(metadata, parts))
                 self.info = commit_parts(staging, tree, tensors, parts, self.options)

@@ -39,10 +39,10 @@ from ckptfmt.state import (
 from ckptfmt.state.decode_walk import Decoder, DecodeWalk, check_items
 from ckptfmt.state.encode_walk import Encoder, EncodeWalk, Instead
 from ckptfmt.state.pause import collector_paused
-from ckptfmt.state.places import Place, refuse, wrong
+from ckptfmt.state.places import Place, refuse, root_place, wrong
 from ckptfmt.state.row_memory import ReadyRows, RowTable
 from ckptfmt.state.tensor_rows import place_tensors
-from ckptfmt.state.tensors import TensorMemory, TensorSource
+from ckptfmt.state.tensors import LiveTensor, TensorMemory, TensorSource
 from ckptfmt.state.torch_batch import build_plain
 
 ADVICE = "Register it with ckptfmt.register_codec, or give it a state_dict()."
@@ -179,6 +179,18 @@ def encode_state(state: Any) -> EncodedState:
     with collector_paused():
         tree = walk.run(state)
         return EncodedState(tree, place_tensors(walk.leaves))
+
+
+def tensor_sources(tensor: Any, name: str) -> list[LiveTensor]:
+    """Return the sources of one tensor: itself if it is dense, its parts if it is sparse. `name` is its path in messages.
+
+    Raises:
+        UnsupportedTypeError: it cannot be stored.
+    """
+    walk = EncodeWalk(encoder_for)
+    place = Place(root_place(), name, 1, False)
+    encoder_for(tensor, place)(walk, tensor, place)
+    return [leaf.source for leaf in walk.leaves]
 
 
 def decode_state(tree: Any, tensor_of: Callable[[int], TensorMemory], *, device: Any = "cpu", ready: ReadyRows | None = None) -> Any:
@@ -325,4 +337,4 @@ def _advice(cls: type) -> str:
     return ADVICE
 
 
-__all__ = ["EncodedState", "Outline", "decode_leaf", "decode_state", "encode_state", "encoder_for", "outline_state"]
+__all__ = ["EncodedState", "Outline", "decode_leaf", "decode_state", "encode_state", "encoder_for", "outline_state", "tensor_sources"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import ckptfmt
+from benchmarks import distributed
 from tests.integration import sharded_states
 from tests.integration.ranks import Ranks
 
@@ -31,3 +32,11 @@ def test_every_way_to_spread_a_model_over_four_ranks_is_saved_and_loaded(tmp_pat
         assert ranks.run(sharded_states.save, str(tmp_path / "c"), 2, "exact", kind) == [[], [], [], []]
         assert ranks.run(sharded_states.load, str(tmp_path / "c"), 2, kind) == [[], [], [], []]
     assert ckptfmt.verify(tmp_path / "c").findings == ()
+
+
+def test_the_benchmark_measures_every_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--megabytes", "40", "--tensors", "50", "--repeats", "1", "--scratch", str(tmp_path)]
+    assert distributed.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("times as fast as DCP") == 4
+    assert not list(tmp_path.iterdir())
