@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 
+import ckptfmt
 from ckptfmt.adapters.torch_distributed import DistributedRun
 
 
@@ -27,15 +28,15 @@ def make(seed: int = 0) -> dict[str, Any]:
 
 def train(rank: int, path: str, steps: int) -> tuple[list[float], list[float]]:
     """Train so many steps, going on from what is there; return the losses of all steps and a sum of the parameters."""
-    objects = make()
+    objects = {**make(), f"rng-{rank}": ckptfmt.Rng()}
+    torch.manual_seed(1000 + rank)
     with DistributedRun(path, keep_last=2, timeout_seconds=60) as run:
         restored = run.restore(objects)
         first = 0 if restored is None else restored.step + 1
         if restored is not None:
             assert restored.state["note"]["epoch"] == restored.step
-            assert restored.report.restored == ("model", "optimizer", "scheduler")
+            assert restored.report.restored == ("model", "optimizer", "scheduler", f"rng-{rank}")
         for step in range(first, steps):
-            torch.manual_seed(1000 + step)
             loss = objects["model"](torch.randn(4, 5)).square().sum()
             loss.backward()
             objects["optimizer"].step()
