@@ -128,8 +128,7 @@ def _object_of(item: Any, planner: Any) -> Any:
         return torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:
         name = item.index.fqn
-        raise UnsupportedTypeError(
-            f"{name}: what the planner serialised holds more than plain data: {str(error).partition(chr(10))[0][:200]}\n"
-            "Store plain values and tensors.",
-            path=name,
-        ) from error
+        data.seek(0)
+        found = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(data)) or str(error).partition("\n")[0]
+        what = f"what the planner serialised holds more than plain data: {found[:200]}"
+        raise UnsupportedTypeError(f"{name}: {what}\nStore plain values and tensors.", path=name) from error

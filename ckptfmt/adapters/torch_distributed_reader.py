@@ -117,6 +117,11 @@ class StorageReader:
             self._open.close()
             self._open = None
 
+    def __del__(self) -> None:
+        # DCP does not say so when it gives up.
+        if "_open" in self.__dict__:
+            self.close()
+
     def _parts(self) -> _OpenParts:
         if self._open is None:
             self._open = _OpenParts(self.path, verify=self._verify)
@@ -136,8 +141,8 @@ class _OpenParts:
             self._metadata: Metadata = read_metadata(self._directory, self._manifest)
             outline_state(self._metadata.tree, self._metadata.tensors.__getitem__)
             check_references(self._metadata.tree, self._metadata.tensors, where=path)
+            self._leaves = find_leaves(self._metadata.tree, where=path)
             self._stack = stack.pop_all()
-        self._leaves = find_leaves(self._metadata.tree, where=path)
         self._shards: dict[int, ShardFile] = {}
         self._store = TensorStore(self._metadata, self._shards, verify=verify)
         self._uses: list[Any] | None = None

@@ -3,8 +3,7 @@
 Each `in_...` starts from the same sound checkpoint and returns its files with one change.
 """
 
-from tests.conformance.cases_good import floats
-from tests.conformance.vector_kit import Edits, Ref, Shard, Slot, Tensor, build, stored_frame, whole
+from tests.conformance.vector_kit import Edits, Ref, Shard, Slot, Tensor, build, floats, stored_frame, whole
 
 MODEL, METADATA, MANIFEST = "model-", "metadata-", "manifest.json"
 

@@ -15,8 +15,7 @@ from tests.conformance.breaking import (
     sound,
     without,
 )
-from tests.conformance.cases_good import floats
-from tests.conformance.vector_kit import Ref, build, whole
+from tests.conformance.vector_kit import Ref, build, floats, whole
 
 
 def manifest_cases():

@@ -14,8 +14,7 @@ from tests.conformance.breaking import (
     with_row,
     with_stale_slot,
 )
-from tests.conformance.cases_good import floats
-from tests.conformance.vector_kit import Edits, Ref, Shard, Slot, Tensor, build, whole
+from tests.conformance.vector_kit import Edits, Ref, Shard, Slot, Tensor, build, floats, whole
 
 ENTRY = b'"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}'
 

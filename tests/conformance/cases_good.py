@@ -4,11 +4,8 @@ import json
 import struct
 
 from ckptfmt.format.dtypes import NATIVE, RAW_SIZES, itemsize_bytes
-from tests.conformance.vector_kit import Edits, Ref, Shard, Slot, Tensor, build, count, stored_frame, whole
-
-
-def floats(*values):
-    return struct.pack(f"<{len(values)}f", *values)
+from tests.conformance.cases_sharded import by_ranks, chunked
+from tests.conformance.vector_kit import Edits, Ref, Shard, Slot, Tensor, build, count, floats, stored_frame, whole
 
 
 def integers(*values):
@@ -297,23 +294,6 @@ def strides():
     return {"model": tree}, rows, [shard]
 
 
-def chunked():
-    """Tensors in several chunks, in several shards, in no order, some of them in a pattern that no straight cut separates."""
-    grid = [floats(0, 1, 4, 5), floats(2, 3, 6, 7), floats(8, 9, 12, 13), floats(10, 11, 14, 15)]
-    wheel = {((0, 0), (1, 2)): b"ab", ((0, 2), (2, 1)): b"cf", ((2, 1), (1, 2)): b"hi", ((1, 0), (2, 1)): b"dg", ((1, 1), (1, 1)): b"e"}
-    first = [Slot(f"grid@{index}", "F32", (2, 2), grid[index]) for index in (3, 0)]
-    second = [Slot(f"grid@{index}", "F32", (2, 2), grid[index]) for index in (1, 2)]
-    second += [Slot(f"wheel@{index}", "U8", shape, data) for index, ((_, shape), data) in enumerate(wheel.items())]
-    places = [[0, 1, [0, 0], [2, 2]], [1, 0, [0, 2], [2, 2]], [1, 1, [2, 0], [2, 2]], [0, 0, [2, 2], [2, 2]]]
-    wheel_places = [[1, 2 + index, list(offset), list(shape)] for index, (offset, shape) in enumerate(wheel)]
-    rows = [
-        Tensor("model.grid", "float32", (4, 4), floats(*range(16)), places),
-        Tensor("model.wheel", "uint8", (3, 3), b"abcdefghi", wheel_places),
-    ]
-    shards = [Shard("model", first), Shard("model", second, number=2)]
-    return {"model": {"grid": Ref(0), "wheel": Ref(1)}}, rows, shards
-
-
 def several_shards():
     """Sections with shards of their own, one of them split; section names that no file can have."""
     sections = [("model", "a", 1), ("model", "b", 2), ("optimizer", "a", 1), ("Überschrift / 1", "a", 1)]
@@ -391,8 +371,8 @@ def deepest():
 CASES = [
     *(empty_state, by_hand, no_mapping, bare_tensor, plain_values, python_tags, registered, numpy_tags, python_random, torch_tags),
     *(torch_generator, jax_values, sparse),
-    *(dtypes_native, dtypes_raw, dtypes_ml, dtypes_numpy, shapes, ties, views, strides, chunked, several_shards, linked_shard),
-    *(encoded, names, manifest_members, large_window, deepest),
+    *(dtypes_native, dtypes_raw, dtypes_ml, dtypes_numpy, shapes, ties, views, strides, chunked, by_ranks, several_shards),
+    *(linked_shard, encoded, names, manifest_members, large_window, deepest),
 ]
 
 

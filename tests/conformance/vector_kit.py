@@ -7,6 +7,7 @@ of a compressor: frames hold their content as it is.
 
 import json
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,6 +24,11 @@ from ckptfmt.format.shard_header import StoredEntry, encode_header
 CREATED = "2026-01-02T03:04:05.678901Z"
 ZEROED = b"blake3:" + b"0" * 64
 BLOCK_BYTES = 2**17
+
+
+def floats(*values):
+    """Return values as float32."""
+    return struct.pack(f"<{len(values)}f", *values)
 
 
 @dataclass(frozen=True)
