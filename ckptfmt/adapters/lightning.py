@@ -24,9 +24,10 @@ from ckptfmt.checkpoint.async_queue import QUEUE, SaveHandle
 from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.loading import load
+from ckptfmt.checkpoint.publishing import SaveOptions
 from ckptfmt.checkpoint.saving import check_options
 from ckptfmt.checkpoint.snapshot import snapshot
-from ckptfmt.checkpoint.writer import SaveOptions, write_checkpoint
+from ckptfmt.checkpoint.writer import write_checkpoint
 from ckptfmt.disk.foreign_file import is_directory
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.disk.paths import parent_of

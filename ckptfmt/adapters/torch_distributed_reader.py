@@ -172,11 +172,12 @@ class _OpenParts:
 
     def prepare(self, items: Iterable[Any]) -> None:
         """Open the shards that some read items need, check their headers, and verify the slots."""
-        slots = sorted({(chunk.shard, chunk.slot) for item in items for chunk in self._chunks_of(item)})
-        for shard in sorted({shard for shard, _ in slots} - self._shards.keys()):
+        slots = {(chunk.shard, chunk.slot) for item in items for chunk in self._chunks_of(item)}
+        encodings = [self._metadata.shards[shard].encodings.get(slot) for shard, slot in slots]
+        sources = {encoding.source for encoding in encodings if encoding is not None and encoding.source is not None}
+        for shard in sorted({shard for shard, _ in slots | sources} - self._shards.keys()):
             self._open_shard(shard)
-        if self._verify:
-            self._store.verify_slots([slot for slot in slots if not self._store.is_verified(*slot)])
+        self._store.prepare_slots(slots)
 
     def _chunks_of(self, item: Any) -> Iterable[Chunk]:
         leaf = self._leaf(item)
@@ -215,29 +216,34 @@ class _OpenParts:
         self._shards[shard] = opened
 
     def read(self, items: Iterable[Any], planner: Any) -> None:
+        by_chunk: dict[tuple[int, Chunk], list[Any]] = {}
         for item in items:
             leaf = self._leaf(item)
             if leaf.row is None:
                 _give_value(planner, item, decode_leaf(leaf.node, self._store.memory))
             else:
-                self._copy(item, leaf.row, planner)
+                by_chunk.setdefault((leaf.row, self._chunk_of(item, leaf.row)), []).append(item)
+        for (row, chunk), parts in by_chunk.items():
+            self._copy(self._metadata.tensors[row].dtype, chunk, parts, planner)
 
-    def _copy(self, item: Any, number: int, planner: Any) -> None:
+    def _copy(self, dtype: str, chunk: Chunk, items: Iterable[Any], planner: Any) -> None:
         import torch
 
-        row, chunk = self._metadata.tensors[number], self._chunk_of(item, number)
-        target = planner.resolve_tensor(item).detach()
-        if not target.numel():
+        whole: Any = None
+        for item in items:
+            target = planner.resolve_tensor(item).detach()
+            if target.numel():
+                if whole is None:
+                    data = self._store.chunk_bytes(chunk)
+                    whole = torch.frombuffer(data, dtype=_dtype_of(dtype, item.storage_index.fqn)).view(chunk.shape)
+                source = whole
+                for axis, (begin, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+                    source = source.narrow(axis, begin, length)
+                if source.shape != target.shape:
+                    expected, found = tuple(source.shape), tuple(target.shape)
+                    raise ValueError(f"{item.storage_index.fqn}: expected a place of shape {expected}, found {found}")
+                target.copy_(source)
             planner.commit_tensor(item, target)
-            return
-        data = self._shards[chunk.shard].chunk_bytes(chunk.slot, verify=self._verify)
-        source = torch.frombuffer(data, dtype=_dtype_of(row.dtype, row.name)).view(chunk.shape)
-        for axis, (begin, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
-            source = source.narrow(axis, begin, length)
-        if source.shape != target.shape:
-            raise ValueError(f"{item.storage_index.fqn}: expected a place of shape {tuple(source.shape)}, found {tuple(target.shape)}")
-        target.copy_(source)
-        planner.commit_tensor(item, target)
 
 
 def _dtype_of(dtype: str, name: str) -> Any:

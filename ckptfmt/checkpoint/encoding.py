@@ -16,7 +16,7 @@ from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.shard_rewriter import NewShard, ShardRewriter
 from ckptfmt.checkpoint.slot_decoding import SlotDecoder
 from ckptfmt.checkpoint.spool import Spool
-from ckptfmt.checkpoint.staging import Staging, became_full
+from ckptfmt.checkpoint.staging import Staging, naming_a_full_disk
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.disk.protocol import Disk
 
@@ -104,7 +104,7 @@ def decompress_checkpoint(disk: Disk, path: str) -> EncodingReport:
 
 
 def _rewrite(disk: Disk, path: str, rewrite: Callable[[ShardRewriter], None]) -> EncodingReport:
-    try:
+    with naming_a_full_disk(path):
         # Before the staging, which would make a directory that is not there.
         directory = open_checkpoint_directory(disk, path)
         try:
@@ -123,7 +123,3 @@ def _rewrite(disk: Disk, path: str, rewrite: Callable[[ShardRewriter], None]) ->
                 info.unique_bytes,
                 rewriter.section_sizes(),
             )
-    except OSError as error:
-        if (no_space := became_full(path, error)) is not None:
-            raise no_space from error
-        raise

@@ -131,7 +131,7 @@ def _link_base(
         digests = hash_all(sizes, lambda index: digest_source(sources[index]), threads=os.cpu_count() or 1)
         for plan in plan_links(tensors, digests, stored_chunks(manifest, metadata), manifest, metadata):
             entry = plan.entry
-            name = None if plan.table.encodings else staging.link(directory, entry)
+            name = staging.link(directory, entry)
             if name is not None:
                 linked = ShardEntry(name, entry.size_bytes, entry.digest, entry.section, entry.tensor_count)
                 shards.take_over(linked, plan.table, plan.slots, number=0)

@@ -54,6 +54,13 @@ class TensorStore:
         whole = (self.metadata.tensors[row].chunks[0] for row in rows if _is_whole(self.metadata.tensors[row]))
         decode_slots(self.decoder, ((chunk.shard, chunk.slot) for chunk in whole))
 
+    def prepare_slots(self, slots: Iterable[Slot]) -> None:
+        """Verify some slots, with all cores, and decode what is encoded, for `chunk_bytes` to hand out."""
+        found = set(slots)
+        plain = {slot for slot in found if self.decoder.encoding(slot) is None}
+        self._pass(plain, plain)
+        decode_slots(self.decoder, found - plain)
+
     def _plain_slots(self, rows: Iterable[int]) -> set[Slot]:
         slots = {(chunk.shard, chunk.slot) for row in rows for chunk in self.metadata.tensors[row].chunks}
         return {slot for slot in slots if self.decoder.encoding(slot) is None}
@@ -90,17 +97,18 @@ class TensorStore:
         row = self.metadata.tensors[row_index]
         self.prepare([row_index])
         if _is_whole(row):
-            data = self._chunk_bytes(row.chunks[0])
+            data = self.chunk_bytes(row.chunks[0])
         else:
             data = memoryview(bytearray(row.size_bytes))
             for chunk in row.chunks:
                 if (part := _find_contiguous(data, row, chunk)) is not None and self.decoder.encoding((chunk.shard, chunk.slot)):
                     self.decoder.decode((chunk.shard, chunk.slot), part)
                 else:
-                    _place(data, self._chunk_bytes(chunk), row, chunk)
+                    _place(data, self.chunk_bytes(chunk), row, chunk)
         return TensorMemory(row.dtype, row.shape, data)
 
-    def _chunk_bytes(self, chunk: Chunk) -> memoryview:
+    def chunk_bytes(self, chunk: Chunk) -> memoryview:
+        """Return the bytes of a chunk, in memory that belongs to the caller."""
         slot = (chunk.shard, chunk.slot)
         if self.decoder.encoding(slot) is not None:
             kept = self.decoder.kept.pop(slot, None)

@@ -39,6 +39,12 @@ def test_a_checkpoint_of_one_process_is_loaded_into_a_sharded_state(ranks: Ranks
     assert ranks.run(sharded_states.load, str(tmp_path / "plain"), 3) == [[], []]
 
 
+def test_a_compressed_checkpoint_is_loaded_by_ranks(ranks: Ranks, tmp_path: Path) -> None:
+    ranks.run(sharded_states.save, str(tmp_path / "c"), 3)
+    ckptfmt.compress(tmp_path / "c")
+    assert ranks.run(sharded_states.load, str(tmp_path / "c"), 3) == [[], []]
+
+
 def test_a_rank_that_fails_fails_all_and_leaves_what_was_there(ranks: Ranks, tmp_path: Path) -> None:
     path = tmp_path / "c"
     ranks.run(sharded_states.save, str(path), 1)

@@ -121,7 +121,9 @@ def test_types_of_containers_are_kept_by_the_exact_planner_and_text_by_the_other
         assert target == {"optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"params": [0]}]}}
 
 
-@pytest.mark.parametrize("name", ["by-ranks", "chunked", "several-shards", "linked-shard", "views", "ties"])
+@pytest.mark.parametrize(
+    "name", ["by-ranks", "chunked", "encoded", "made-from-others", "planes-of-rows", "several-shards", "linked-shard", "views", "ties"]
+)
 def test_conformance_vectors_are_read_as_a_plain_load_reads_them(name: str) -> None:
     path = VECTORS / name / "checkpoint"
     found = _load_state_dict_from_keys(storage_reader=StorageReader(path))  # type: ignore[arg-type]
@@ -134,7 +136,7 @@ def _texts(value: Any) -> Any:
         return {str(key): _texts(member) for key, member in value.items()}
     if isinstance(value, (list, tuple)):
         return [_texts(member) for member in value]
-    return value.tolist() if hasattr(value, "tolist") else value
+    return repr(value.tolist()) if hasattr(value, "tolist") else value
 
 
 def test_a_tensor_that_is_not_there_is_named(tmp_path: Path) -> None:
