@@ -47,7 +47,7 @@ class StorageReader:
         Interface.register(StorageReader)
         self.path = os.fspath(path)
         self._verify = verify
-        self._open: _OpenParts | None = None
+        self._open: OpenParts | None = None
         self._is_fresh = False
 
     @property
@@ -80,7 +80,7 @@ class StorageReader:
         """Open the checkpoint and read its index now, so that what is wrong with it is raised here and as it is."""
         self.close()
         with collector_paused():
-            self._open = _OpenParts(self.path, verify=self._verify)
+            self._open = OpenParts(self.path, verify=self._verify)
         self._is_fresh = True
 
     def set_up_storage_reader(self, metadata: Any, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001
@@ -122,14 +122,14 @@ class StorageReader:
         if "_open" in self.__dict__:
             self.close()
 
-    def _parts(self) -> _OpenParts:
+    def _parts(self) -> OpenParts:
         if self._open is None:
-            self._open = _OpenParts(self.path, verify=self._verify)
+            self._open = OpenParts(self.path, verify=self._verify)
         return self._open
 
 
-class _OpenParts:
-    """A checkpoint of which one process reads parts."""
+class OpenParts:
+    """A checkpoint of which one process reads parts, by the names that DCP has for its leaves."""
 
     def __init__(self, path: str, *, verify: bool) -> None:
         self.path = path
@@ -148,9 +148,27 @@ class _OpenParts:
         self._uses: list[Any] | None = None
 
     def close(self) -> None:
+        """Close the files."""
         self._stack.close()
 
+    def chunk(self, name: str, offset: tuple[int, ...]) -> Any:
+        """Return one chunk of a tensor, verified."""
+        import torch
+
+        row = self._metadata.tensors[self._leaves[name].row or 0]
+        chunk = next(chunk for chunk in row.chunks if chunk.offset == offset)
+        self._prepare([chunk])
+        data = self._store.chunk_bytes(chunk)
+        dtype = _dtype_of(row.dtype, name)
+        return torch.frombuffer(data, dtype=dtype).view(chunk.shape) if len(data) else torch.empty(chunk.shape, dtype=dtype)
+
+    def value(self, name: str) -> Any:
+        """Return a value that is no tensor, verified."""
+        self._prepare(self._chunks_of_value(self._leaves[name]))
+        return decode_leaf(self._leaves[name].node, self._store.memory)
+
     def describe(self) -> Any:
+        """Return the index as DCP describes checkpoints."""
         from torch.distributed.checkpoint.metadata import BytesStorageMetadata, StorageMeta
         from torch.distributed.checkpoint.metadata import Metadata as Description
 
@@ -172,7 +190,10 @@ class _OpenParts:
 
     def prepare(self, items: Iterable[Any]) -> None:
         """Open the shards that some read items need, check their headers, and verify the slots."""
-        slots = {(chunk.shard, chunk.slot) for item in items for chunk in self._chunks_of(item)}
+        self._prepare([chunk for item in items for chunk in self._chunks_of(item)])
+
+    def _prepare(self, chunks: Iterable[Chunk]) -> None:
+        slots = {(chunk.shard, chunk.slot) for chunk in chunks}
         encodings = [self._metadata.shards[shard].encodings.get(slot) for shard, slot in slots]
         sources = {encoding.source for encoding in encodings if encoding is not None and encoding.source is not None}
         for shard in sorted({shard for shard, _ in slots | sources} - self._shards.keys()):
@@ -181,8 +202,9 @@ class _OpenParts:
 
     def _chunks_of(self, item: Any) -> Iterable[Chunk]:
         leaf = self._leaf(item)
-        if leaf.row is not None:
-            return (self._chunk_of(item, leaf.row),)
+        return self._chunks_of_value(leaf) if leaf.row is None else (self._chunk_of(item, leaf.row),)
+
+    def _chunks_of_value(self, leaf: Leaf) -> list[Chunk]:
         return [chunk for number in tensor_ids(leaf.node) for chunk in self._metadata.tensors[number].chunks]
 
     def _leaf(self, item: Any) -> Leaf:
@@ -216,6 +238,7 @@ class _OpenParts:
         self._shards[shard] = opened
 
     def read(self, items: Iterable[Any], planner: Any) -> None:
+        """Copy what read items name to where the planner wants it."""
         by_chunk: dict[tuple[int, Chunk], list[Any]] = {}
         for item in items:
             leaf = self._leaf(item)

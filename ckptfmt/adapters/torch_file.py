@@ -51,6 +51,13 @@ def load_torch_file(path: PathLike, *, objects_as_data: bool = False) -> Any:
     return finish_values(value, _FINISHERS, where=where)
 
 
+def load_torch_memory(memory: memoryview, *, where: str) -> Any:
+    """Return what `torch.save` was given, from the bytes of a file that begins in the middle of another one."""
+    if bytes(memory[:4]) != _ZIP_START:
+        raise CorruptError(f"{where}: not a file of torch.save\nThe file is damaged.", path=where)
+    return finish_values(_Archive(where, memory).read(allow_unknown=False), _FINISHERS, where=where)
+
+
 def is_torch_file(start: bytes) -> bool:
     """Tell whether a file may be one of `torch.save`, from its first bytes."""
     return start.startswith((_ZIP_START, b"\x80\x02\x8a\x0a\x6c\xfc"))

@@ -27,6 +27,20 @@ def save_with_a_value_that_cannot_be_stored(rank: int, path: str) -> None:
     dcp.save(state, storage_writer=writer)
 
 
+def save_with_dcp(rank: int, path: str, number: int) -> None:
+    """Save a state with DCP's own writer."""
+    dcp.save(make_state(number), storage_writer=dcp.FileSystemWriter(path))
+
+
+def load_with_dcp(rank: int, path: str, number: int) -> list[str]:
+    """Load with DCP's own reader; return in what that differs from the state of this number."""
+    state = {**make_state(number + 1), "by_number": {"1": "", "2": torch.zeros(2)}}
+    dcp.load(state, storage_reader=dcp.FileSystemReader(path))
+    expected = full(make_state(number))
+    expected["by_number"] = {str(key): value for key, value in expected["by_number"].items()}
+    return differences(full(state), expected)
+
+
 def save_stages(rank: int, path: str) -> None:
     """Save a state of which each rank has other keys, as the stages of a pipeline have."""
     state = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import ckptfmt
+from ckptfmt.adapters.torch_distributed import from_dcp, to_dcp
 from tests.integration import sharded_states, sharded_work
 from tests.integration.ranks import Ranks
 
@@ -43,6 +44,15 @@ def test_a_compressed_checkpoint_is_loaded_by_ranks(ranks: Ranks, tmp_path: Path
     ranks.run(sharded_states.save, str(tmp_path / "c"), 3)
     ckptfmt.compress(tmp_path / "c")
     assert ranks.run(sharded_states.load, str(tmp_path / "c"), 3) == [[], []]
+
+
+def test_a_directory_that_ranks_wrote_with_dcp_is_converted(ranks: Ranks, tmp_path: Path) -> None:
+    ranks.run(sharded_work.save_with_dcp, str(tmp_path / "dcp"), 3)
+    from_dcp(tmp_path / "dcp", tmp_path / "c")
+    check_saved(tmp_path / "c")
+    assert ranks.run(sharded_states.load, str(tmp_path / "c"), 3) == [[], []]
+    to_dcp(tmp_path / "c", tmp_path / "back")
+    assert ranks.run(sharded_work.load_with_dcp, str(tmp_path / "back"), 3) == [[], []]
 
 
 def test_a_rank_that_fails_fails_all_and_leaves_what_was_there(ranks: Ranks, tmp_path: Path) -> None:
