@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 from ckptfmt.adapters.torch_distributed_tree import Path, value_tensor_name
-from ckptfmt.checkpoint.shard_plan import PlannedTensor, name_tensors
+from ckptfmt.checkpoint.shard_plan import TensorPlan, name_tensors
 from ckptfmt.errors import UnsupportedTypeError
 from ckptfmt.format.dtypes import itemsize_bytes
 from ckptfmt.format.tree_walk import children_of
@@ -26,7 +26,7 @@ from ckptfmt.state.tree import encode_state, tensor_sources
 class PartPlan:
     """The share of one process. `chunks` are (tensor, offset, shape) in the order of `tensors` and `sources`."""
 
-    tensors: Sequence[PlannedTensor] = ()
+    tensors: TensorPlan = field(default_factory=lambda: name_tensors([], {}, [], [], []))
     sources: list[TensorSource] = field(default_factory=list)
     chunks: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ def plan_part(items: Sequence[Any], planner: Any, paths: Mapping[str, Path], *, 
     from torch.distributed.checkpoint.planner import WriteItemType
 
     plan = PartPlan()
-    described = []
+    stored: list[tuple[str, ...]] = []
     objects = {}
     for item in items:
         name = item.index.fqn
@@ -54,7 +54,7 @@ def plan_part(items: Sequence[Any], planner: Any, paths: Mapping[str, Path], *, 
             source = _source_of(planner.resolve_data(item), name, dtype, shape)
             plan.sources.append(source)
             plan.chunks.append((name, offset, shape))
-            described.append((chunk_path(texts_of(paths, name), offset, shape, full), (), dtype, shape, source.size_bytes))
+            stored.append(chunk_path(texts_of(paths, name), offset, shape, full))
     encoded = encode_state(objects)
     plan.values = dict(children_of(encoded.tree) or ())
     for number, source in enumerate(encoded.tensors):
@@ -63,8 +63,10 @@ def plan_part(items: Sequence[Any], planner: Any, paths: Mapping[str, Path], *, 
         if source.size_bytes:
             plan.sources.append(source)
             plan.chunks.append((value_tensor_name(process, number), (0,) * len(source.shape), source.shape))
-            described.append((path, (), source.dtype, source.shape, source.size_bytes))
-    plan.tensors = name_tensors(described)
+            stored.append(path)
+    sources = plan.sources
+    columns = [each.dtype for each in sources], [each.shape for each in sources], [each.size_bytes for each in sources]
+    plan.tensors = name_tensors(stored, {}, *columns)
     return plan
 
 

@@ -13,8 +13,9 @@ from itertools import pairwise
 from typing import Any
 
 from ckptfmt.checkpoint.part import Part
-from ckptfmt.checkpoint.shard_plan import PlannedTensor, name_tensors
+from ckptfmt.checkpoint.shard_plan import name_tensors
 from ckptfmt.errors import CheckpointError
+from ckptfmt.format.metadata import TensorRow
 from ckptfmt.format.packed import pack
 from ckptfmt.format.tree_walk import tag_of
 from ckptfmt.state.encode_walk import Encoder, EncodeWalk
@@ -160,7 +161,7 @@ class TreeFiller:
                 self._values[name] = (process, value)
                 self._left[name] = None
 
-    def fill(self, structure: Any) -> tuple[Any, dict[str, PlannedTensor]]:
+    def fill(self, structure: Any) -> tuple[Any, dict[str, TensorRow]]:
         """Return the packed tree, and its tensors by name in the order of their rows. The structure is used up."""
         holder = [structure]
         self._fill(holder)
@@ -171,7 +172,9 @@ class TreeFiller:
             self._fill(leaves := [rest])
             tree = merge_structures(tree, leaves[0])
         described = [self._tensors[name] for name in self._numbers]
-        rows = name_tensors([(path, (), dtype, shape, size_bytes) for path, dtype, shape, size_bytes in described])
+        paths, dtypes, shapes, sizes = map(list, zip(*described, strict=True)) if described else ([], [], [], [])
+        names = name_tensors(paths, {}, dtypes, shapes, sizes).names
+        rows = [TensorRow(*facts, ()) for facts in zip(names, dtypes, shapes, sizes, strict=True)]
         return tree, dict(zip(self._numbers, rows, strict=True))
 
     def _fill(self, holder: list[Any]) -> None:

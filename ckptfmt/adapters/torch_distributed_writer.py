@@ -158,7 +158,7 @@ class StorageWriter:
 
 
 def _part(planned: PartPlan, shards: ShardWriter, structure: Any) -> Part:
-    chunks = [PartChunk(*chunk, *shards.places[index]) for index, chunk in enumerate(planned.chunks)]
+    chunks = [PartChunk(*chunk, shards.shards[row], shards.slots[row]) for row, chunk in enumerate(planned.chunks)]
     notes = {"values": planned.values, "tensors": planned.value_tensors, "structure": structure}
     return Part(shards.entries, shards.tables, chunks, notes)
 

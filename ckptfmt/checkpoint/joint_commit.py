@@ -14,7 +14,6 @@ from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.part import Part
 from ckptfmt.checkpoint.part_writer import new_generation
 from ckptfmt.checkpoint.publishing import SaveOptions, publish
-from ckptfmt.checkpoint.shard_plan import PlannedTensor
 from ckptfmt.checkpoint.staging import Staging, naming_a_full_disk
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CorruptError, IncompleteError
@@ -62,11 +61,11 @@ class JointStaging(Staging):
 def commit_parts(
     staging: JointStaging,
     tree: object,
-    tensors: Mapping[str, PlannedTensor],
+    tensors: Mapping[str, TensorRow],
     parts: Sequence[Part],
     options: SaveOptions,
 ) -> CheckpointInfo:
-    """Commit what several processes have written: the tree refers to `tensors` in their order, whose names the chunks of parts give."""
+    """Commit what several processes have written: the tree refers to `tensors`, which have no chunks yet, in their order."""
     with naming_a_full_disk(staging.path):
         entries: list[ShardEntry] = []
         chunks: dict[str, list[Chunk]] = {name: [] for name in tensors}

@@ -6,22 +6,23 @@ they may be named by a manifest from then on; if it fails before that, it remove
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ckptfmt.checkpoint.base_links import hash_all, plan_links, stored_chunks
+from ckptfmt.checkpoint.base_links import find_chunk_places, plan_links
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
-from ckptfmt.checkpoint.metadata_file import read_metadata
+from ckptfmt.checkpoint.metadata_file import read_base_index
 from ckptfmt.checkpoint.publishing import SaveOptions
-from ckptfmt.checkpoint.shard_plan import PlannedTensor, plan_shards
-from ckptfmt.checkpoint.shard_writer import ShardWriter, digest_source
+from ckptfmt.checkpoint.shard_plan import TensorPlan, plan_shards
+from ckptfmt.checkpoint.shard_writer import ShardWriter
+from ckptfmt.checkpoint.source_digests import digest_sources
 from ckptfmt.checkpoint.staging import SLACK_BYTES, naming_a_full_disk, not_enough_space
 from ckptfmt.disk.protocol import Directory, Disk, WritableFile
 from ckptfmt.errors import CheckpointError, CorruptError
 from ckptfmt.format.layout import temporary_name
 from ckptfmt.format.manifest import ShardEntry
+from ckptfmt.state.source_columns import SourceColumns
 from ckptfmt.state.tensors import TensorSource
 
 GENERATION_BYTES = 8
@@ -33,15 +34,15 @@ def new_generation() -> str:
 
 
 def write_part(
-    disk: Disk, path: str, generation: str, tensors: Sequence[PlannedTensor], sources: Sequence[TensorSource], options: SaveOptions
+    disk: Disk, path: str, generation: str, tensors: TensorPlan, sources: Sequence[TensorSource], options: SaveOptions
 ) -> ShardWriter:
     """Write chunks, each planned as a tensor of its own, and return what lies where. `options.base` is taken from where it pays."""
     with naming_a_full_disk(path), _PartStaging(disk, path, generation, durable=options.durable) as staging:
-        shards = ShardWriter(staging, sources)
+        columns = SourceColumns.of(sources)
+        shards = ShardWriter(staging, columns)
         if options.base is not None:
-            _link_base(disk, options.base, staging, shards, tensors, sources)
-        missing = [tensor for tensor in tensors if tensor.index not in shards.places]
-        plans = plan_shards(missing, max_shard_size_bytes=options.max_shard_size_bytes)
+            _link_base(disk, options.base, staging, shards, tensors, columns)
+        plans = plan_shards(tensors, shards.missing(), max_shard_size_bytes=options.max_shard_size_bytes)
         staging.check_space(sum(plan.size_bytes for plan in plans))
         shards.write(plans)
         return shards
@@ -117,19 +118,16 @@ class _PartStaging:
                 self.directory.unlink(name)
 
 
-def _link_base(
-    disk: Disk, base: str, staging: _PartStaging, shards: ShardWriter, tensors: Sequence[PlannedTensor], sources: Sequence[TensorSource]
-) -> None:
+def _link_base(disk: Disk, base: str, staging: _PartStaging, shards: ShardWriter, tensors: TensorPlan, sources: SourceColumns) -> None:
     try:
         directory = open_checkpoint_directory(disk, base)
     except CheckpointError:
         return
     try:
         manifest = read_manifest(directory)
-        metadata = read_metadata(directory, manifest)
-        sizes = [tensor.size_bytes for tensor in tensors]
-        digests = hash_all(sizes, lambda index: digest_source(sources[index]), threads=os.cpu_count() or 1)
-        for plan in plan_links(tensors, digests, stored_chunks(manifest, metadata), manifest, metadata):
+        index = read_base_index(directory, manifest)
+        places = find_chunk_places(tensors, manifest, index)
+        for plan in plan_links(digest_sources(sources, {}), places, manifest, index):
             entry = plan.entry
             name = staging.link(directory, entry)
             if name is not None:

@@ -12,10 +12,11 @@ from typing import Any
 
 from ckptfmt._version import __version__
 from ckptfmt.checkpoint.info import CheckpointInfo, describe
+from ckptfmt.checkpoint.metadata_file import LAST_WRITTEN, BaseIndex
 from ckptfmt.checkpoint.staging import Staging
 from ckptfmt.format.digest import digest_of, format_digest
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry, decode_manifest, encode_manifest
-from ckptfmt.format.metadata import Metadata, decode_metadata, encode_metadata
+from ckptfmt.format.metadata import Metadata, TensorIndex, decode_metadata, encode_metadata
 from ckptfmt.format.references import check_references
 from ckptfmt.format.zstd_frame import compress
 from ckptfmt.state.pause import collector_paused
@@ -54,6 +55,7 @@ def publish(
             decoded = decode_metadata(raw, where=staging.path)
             check_references(decoded.tree, decoded.tensors, where=staging.path)
     written = _write_metadata(staging, raw)
+    index = TensorIndex.of(metadata.tensors)
     manifest = Manifest(
         created_at_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         writer=f"ckptfmt {__version__}",
@@ -62,13 +64,14 @@ def publish(
         fingerprint=options.fingerprint,
         metadata=written,
         shards=entries,
-        tensor_count=len(metadata.tensors),
-        tensor_bytes=sum(row.size_bytes for row in metadata.tensors),
+        tensor_count=len(index.sizes),
+        tensor_bytes=sum(index.sizes),
     )
     encoded = encode_manifest(manifest)
     # Decoded again before it is published: nothing is committed that the reader would refuse.
     manifest = decode_manifest(encoded, where=staging.path)
     staging.publish(encoded, digest=manifest.digest)
+    LAST_WRITTEN.remember(written.digest, BaseIndex(index, metadata.shards))
     return describe(staging.path, manifest, manifest_bytes=len(encoded), shared_bytes=shared_bytes)
 
 

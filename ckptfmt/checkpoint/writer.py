@@ -12,7 +12,7 @@ from ckptfmt.checkpoint.base_links import LinkPlan, find_places, plan_links
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.frozen import match_frozen, unchanged_digests
 from ckptfmt.checkpoint.info import CheckpointInfo
-from ckptfmt.checkpoint.metadata_file import LAST_WRITTEN, BaseIndex, read_base_index
+from ckptfmt.checkpoint.metadata_file import read_base_index
 from ckptfmt.checkpoint.publishing import SaveOptions, publish
 from ckptfmt.checkpoint.shard_plan import TensorPlan, name_tensors, plan_shards
 from ckptfmt.checkpoint.shard_writer import ShardWriter
@@ -62,9 +62,7 @@ class _Writer:
         with collector_paused():
             index = TensorIndex(tensors.names, tensors.dtypes, tensors.shapes, tensors.sizes, self.shards.shards, self.shards.slots)
             metadata = Metadata(self.tree, index, self.shards.tables)
-        info, digest = publish(self.staging, metadata, self.shards.entries, self.options, shared_bytes=self.shared_bytes)
-        LAST_WRITTEN.remember(digest, BaseIndex(index, self.shards.tables))
-        return info
+        return publish(self.staging, metadata, self.shards.entries, self.options, shared_bytes=self.shared_bytes)
 
     def _link_base(self, base: str, tensors: TensorPlan, frozen: Sequence[int]) -> None:
         directory = open_checkpoint_directory(self.disk, base)

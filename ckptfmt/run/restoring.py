@@ -48,9 +48,7 @@ class Restored:
     report: RestoreReport
 
 
-def restore_first_sound(
-    candidates: Iterable[StepEntry], restore: Callable[[StepEntry, Mapping[int, str]], Restored]
-) -> Restored | None:
+def restore_first_sound(candidates: Iterable[StepEntry], restore: Callable[[StepEntry, Mapping[int, str]], Restored]) -> Restored | None:
     """Restore the first candidate that is sound, None if there are none; `restore` is told which were damaged before it.
 
     Raises:

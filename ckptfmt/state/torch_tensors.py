@@ -74,7 +74,7 @@ def find_element_type(name: str) -> Any:
 
 def element_type_of(dtype: torch.dtype) -> str | None:
     """Return the name in the format of a dtype, None if it is none that is stored."""
-    found = _names().get(dtype)
+    found = element_names().get(dtype)
     return None if found is None else found[0]
 
 

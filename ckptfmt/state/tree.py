@@ -42,7 +42,7 @@ from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.places import Place, refuse, root_place, wrong
 from ckptfmt.state.row_memory import ReadyRows, RowTable
 from ckptfmt.state.tensor_rows import place_tensors
-from ckptfmt.state.tensors import LiveTensor, TensorMemory, TensorSource
+from ckptfmt.state.tensors import TensorMemory, TensorSource
 from ckptfmt.state.torch_batch import build_plain
 
 ADVICE = "Register it with ckptfmt.register_codec, or give it a state_dict()."
@@ -181,7 +181,7 @@ def encode_state(state: Any) -> EncodedState:
         return EncodedState(tree, place_tensors(walk.leaves))
 
 
-def tensor_sources(tensor: Any, name: str) -> list[LiveTensor]:
+def tensor_sources(tensor: Any, name: str) -> list[TensorSource]:
     """Return the sources of one tensor: itself if it is dense, its parts if it is sparse. `name` is its path in messages.
 
     Raises:
@@ -190,7 +190,8 @@ def tensor_sources(tensor: Any, name: str) -> list[LiveTensor]:
     walk = EncodeWalk(encoder_for)
     place = Place(root_place(), name, 1, False)
     encoder_for(tensor, place)(walk, tensor, place)
-    return [leaf.source for leaf in walk.leaves]
+    columns = place_tensors(walk.leaves)
+    return [columns[row] for row in range(len(columns))]
 
 
 def decode_state(tree: Any, tensor_of: Callable[[int], TensorMemory], *, device: Any = "cpu", ready: ReadyRows | None = None) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ckptfmt.checkpoint.part import Part, PartChunk, decode_part, encode_part
-from ckptfmt.checkpoint.shard_plan import PlannedTensor, name_tensors
+from ckptfmt.checkpoint.shard_plan import name_tensors
+from ckptfmt.format.metadata import TensorRow
+from ckptfmt.state.source_columns import SourceColumns
 from ckptfmt.state.tensors import LiveTensor, TensorSource
 from ckptfmt.state.tree import EncodedState
 from tests.crash.checkpoint_product import Product
@@ -31,24 +33,28 @@ class _Rows(LiveTensor):
 def save_together(product: Product, disk: Any, path: str, state: EncodedState, *, processes: int = 2, **options: Any) -> Any:
     """Save a state with the functions that the processes of a distributed training call, in the order in which they may call them."""
     chosen = product.options(**options)
-    described = [(source.keys, source.aliases, source.dtype, source.shape, source.size_bytes) for source in state.tensors]
-    tensors = {tensor.name: tensor for tensor in name_tensors(described)}
+    columns = SourceColumns.of(state.tensors)
+    facts = (columns.dtypes, columns.shapes, columns.sizes)
+    names = name_tensors(columns.paths, columns.ties, *facts).names
+    tensors = {name: TensorRow(name, *each, ()) for name, *each in zip(names, *facts, strict=True)}
     with product.joint_staging(disk, path, overwrite=chosen.overwrite, durable=chosen.durable) as staging:
         parts = [_write(product, disk, staging, state, chosen, process, processes) for process in range(processes)]
         return product.commit_parts(staging, state.tree, tensors, parts, chosen)
 
 
 def _write(product: Product, disk: Any, staging: Any, state: EncodedState, options: Any, process: int, processes: int) -> Part:
-    sources, described, chunks = [], [], []
+    sources, paths, chunks = [], [], []
     for source in state.tensors:
         count = source.shape[0]
         begin, end = process * count // processes, (process + 1) * count // processes
         rows = _Rows(source, begin, end)
         path = (*source.keys[:-1], f"{source.keys[-1]}@{begin}")
         sources.append(rows)
-        described.append((path, (), rows.dtype, rows.shape, rows.size_bytes))
+        paths.append(path)
         chunks.append((".".join(source.keys), (begin,), rows.shape))
-    planned: list[PlannedTensor] = name_tensors(described)
+    planned = name_tensors(
+        paths, {}, [each.dtype for each in sources], [each.shape for each in sources], [each.size_bytes for each in sources]
+    )
     shards = product.write_part(disk, staging.path, staging.generation, planned, sources, options)
-    told = [PartChunk(*chunk, *shards.places[index]) for index, chunk in enumerate(chunks)]
+    told = [PartChunk(*chunk, shards.shards[row], shards.slots[row]) for row, chunk in enumerate(chunks)]
     return decode_part(encode_part(Part(shards.entries, shards.tables, told)))

@@ -25,6 +25,7 @@ from ckptfmt.checkpoint.saving import check_options
 from ckptfmt.checkpoint.shard_plan import name_tensors
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.format.manifest import ShardEntry
+from ckptfmt.state.source_columns import SourceColumns
 from ckptfmt.state.tree import encode_state
 
 # DCP says so whenever it saves or loads in one process.
@@ -232,7 +233,8 @@ def test_processes_that_do_not_share_the_directory_are_told_so(tmp_path: Path) -
 
 def test_a_part_that_fails_removes_its_files(tmp_path: Path) -> None:
     encoded = encode_state({"a": torch.ones(3), "b": torch.ones(3)})
-    tensors = name_tensors([(source.keys, (), source.dtype, source.shape, source.size_bytes) for source in encoded.tensors])
+    columns = SourceColumns.of(encoded.tensors)
+    tensors = name_tensors(columns.paths, {}, columns.dtypes, columns.shapes, columns.sizes)
 
     class Failing:
         def memory(self) -> memoryview:
