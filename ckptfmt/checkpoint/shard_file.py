@@ -146,13 +146,9 @@ class ShardFile:
         """Return the stored bytes of a slot, unverified, as part of the private memory."""
         return self.mapped()[self._offsets[slot] : self._offsets[slot + 1]]
 
-    def read_stored(self, slot: int, begin: int, size_bytes: int) -> bytes:
-        """Read some of a slot's stored bytes, unverified, without mapping the file."""
-        data = self._file.read(self._offsets[slot] + begin, size_bytes)
-        if len(data) != size_bytes:
-            where = self._offsets[slot] + begin
-            raise OSError(errno.EIO, f"the file shrank while it was open: {len(data)} of {size_bytes} bytes at {where}", self.where)
-        return data
+    def read_stored(self, slot: int, begin: int, memory: memoryview) -> None:
+        """Fill memory with some of a slot's stored bytes, unverified, without mapping the file."""
+        self.read_into(self._offsets[slot] + begin, memory)
 
     def verify_slot(self, slot: int) -> None:
         """Check the bytes of a slot where they are mapped."""

@@ -10,9 +10,11 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
+from ckptfmt.checkpoint.piece_buffers import BUFFERS, PIECE_BYTES
 from ckptfmt.checkpoint.shard_file import ShardFile
-from ckptfmt.checkpoint.stored_bytes import PIECE_BYTES, StoredBytes
+from ckptfmt.checkpoint.stored_bytes import StoredBytes
 from ckptfmt.disk.aligned import aligned_buffer
 from ckptfmt.errors import FormatError
 from ckptfmt.format.byte_planes import PlanesStream, open_planes
@@ -28,6 +30,7 @@ SMALL_BYTES = 2**20
 FLOAT32_BYTES = 4
 
 Place = tuple[int, int]
+Room = tuple[memoryview, memoryview]
 
 
 def default_threads() -> int:
@@ -106,8 +109,12 @@ class SlotDecoder:
 
     def _stored_pieces(self, place: Place) -> Iterator[memoryview]:
         stored = self._stored(place)
-        for end in range(min(PIECE_BYTES, stored.size_bytes), stored.size_bytes + PIECE_BYTES, PIECE_BYTES):
-            yield stored.take(min(end, stored.size_bytes))
+        buffer = BUFFERS.take(PIECE_BYTES)
+        try:
+            for end in range(min(PIECE_BYTES, stored.size_bytes), stored.size_bytes + PIECE_BYTES, PIECE_BYTES):
+                yield stored.take(min(end, stored.size_bytes), buffer)
+        finally:
+            BUFFERS.give_back(buffer)
         stored.check()
         self._sound.add(place)
 
@@ -132,36 +139,37 @@ class SlotDecoder:
             stream = open_planes(stored.peek, stored.size_bytes, encoding.raw_size_bytes)
             stored.take(stream.offsets[0])
             groups = _groups(stream)
-            run = self._run_in_threads if threads > 1 and encoding.raw_size_bytes > MANY_PIECES_BYTES else self._run
-            yield from run(stored, stream, groups, out, threads)
+            yield from self._run(stored, stream, groups, out, threads if encoding.raw_size_bytes > MANY_PIECES_BYTES else 1)
         except ValueError as error:
             if isinstance(error, FormatError):
                 raise
             raise stored.blamed_for(self.refused("E047", place, f"tensor {self.key(place)!r}: {error}")) from None
         stored.check()
 
-    def _run(self, stored: StoredBytes, stream: PlanesStream, groups: list[range], out: memoryview | None, _: int) -> Iterator[memoryview]:
-        buffer = _buffer(stream, out)
-        for group in groups:
-            yield _decode_group(stream, group, stored.take(stream.offsets[group.stop]), _target(stream, group, out, buffer))
-
-    def _run_in_threads(
+    def _run(
         self, stored: StoredBytes, stream: PlanesStream, groups: list[range], out: memoryview | None, threads: int
     ) -> Iterator[memoryview]:
-        """Read and hash here, in order, while the threads decode what was read before."""
-        pending: deque[tuple[Future[memoryview], memoryview]] = deque()
-        buffers = deque(_buffer(stream, out) for _ in range(threads + 1))
-        with ThreadPoolExecutor(threads, thread_name_prefix="ckptfmt-decode") as pool:
-            for group in groups:
-                data = stored.take(stream.offsets[group.stop])
-                if not buffers:
-                    future, buffer = pending.popleft()
-                    yield future.result()
-                    buffers.append(buffer)
-                buffer = buffers.popleft()
-                pending.append((pool.submit(_decode_group, stream, group, data, _target(stream, group, out, buffer)), buffer))
-            while pending:
-                yield pending.popleft()[0].result()
+        """Read and hash here, in order; with several threads, they decode what was read before."""
+        with ExitStack() as stack:
+            rooms = deque(stack.enter_context(_room(stream, out)) for _ in range(threads + 1 if threads > 1 else 1))
+            if threads < 2:
+                for group in groups:
+                    data = stored.take(stream.offsets[group.stop], rooms[0][0])
+                    yield _decode_group(stream, group, data, _target(stream, group, out, rooms[0][1]))
+                return
+            pending: deque[tuple[Future[memoryview], Room]] = deque()
+            # Left before the rooms are given back: no thread works in them any more then.
+            with ThreadPoolExecutor(threads, thread_name_prefix="ckptfmt-decode") as pool:
+                for group in groups:
+                    if not rooms:
+                        future, room = pending.popleft()
+                        yield future.result()
+                        rooms.append(room)
+                    room = rooms.popleft()
+                    data = stored.take(stream.offsets[group.stop], room[0])
+                    pending.append((pool.submit(_decode_group, stream, group, data, _target(stream, group, out, room[1])), room))
+                while pending:
+                    yield pending.popleft()[0].result()
 
     def read_range(self, place: Place, begin: int, end: int) -> memoryview:
         """Return some bytes of a slot's chunk, decoding only the blocks that hold them. The slot's stored bytes are verified once."""
@@ -217,9 +225,16 @@ def _groups(stream: PlanesStream, blocks: range | None = None) -> list[range]:
     return [range(first, min(first + count, wanted.stop)) for first in range(wanted.start, wanted.stop, count)]
 
 
-def _buffer(stream: PlanesStream, out: memoryview | None) -> memoryview:
-    """Return memory for one piece, none where pieces are parts of `out`."""
-    return memoryview(bytearray(0 if out is not None else min(PIECE_BYTES, stream.head.size_bytes)))
+@contextmanager
+def _room(stream: PlanesStream, out: memoryview | None) -> Iterator[Room]:
+    """Lend memory for the stored bytes of a piece and, unless pieces are parts of `out`, for the piece."""
+    stored = BUFFERS.take(PIECE_BYTES)
+    raw = BUFFERS.take(max(PIECE_BYTES, stream.head.block_bytes)) if out is None else memoryview(b"")
+    try:
+        yield stored, raw
+    finally:
+        BUFFERS.give_back(stored)
+        BUFFERS.give_back(raw)
 
 
 def _target(stream: PlanesStream, group: range, out: memoryview | None, buffer: memoryview) -> memoryview:

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from ckptfmt.checkpoint.piece_buffers import BUFFERS, PIECE_BYTES
 from ckptfmt.format.byte_planes import PlanesEncoder
 from ckptfmt.format.plane_fit import coded_type, plan_planes, take_sample
 
-PIECE_BYTES = 4 * 2**20
 MIN_TENSOR_BYTES = 2**11
 MIN_GAIN_BYTES = 128
 
@@ -32,10 +32,10 @@ class RawSlot:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPart:
-    """Some bytes of a slot's stream; with the last of them `is_worth_it` says whether the stream is to be used."""
+    """Some bytes of a slot's stream, valid until the next part; with the last of them `is_worth_it` says whether it is to be used."""
 
     slot: int
-    data: bytes
+    data: bytes | memoryview
     is_last: bool
     is_worth_it: bool = False
 
@@ -45,23 +45,33 @@ def is_gain(raw_size_bytes: int, size_bytes: int) -> bool:
     return size_bytes <= raw_size_bytes - max(MIN_GAIN_BYTES, raw_size_bytes // 128)
 
 
-Work = Callable[[], EncodedPart]
+Work = Callable[[memoryview], EncodedPart]
+Pending = tuple[Callable[[], EncodedPart], memoryview]
 
 
 def encode_slots(slots: Sequence[RawSlot], *, level: int, threads: int) -> Iterator[EncodedPart]:
     """Check and encode slots; the parts come in their order."""
-    pending: deque[Work] = deque()
+    pending: deque[Pending] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="ckptfmt-encode") as pool:
         try:
             for work, is_for_threads in _work(slots, level):
-                if len(pending) > 2 * threads:
-                    yield pending.popleft()()
+                if len(pending) > threads:
+                    yield from _next(pending)
+                buffer = BUFFERS.take(PIECE_BYTES) if is_for_threads else memoryview(b"")
                 # What is not for the threads is done in its turn, when everything before it is.
-                pending.append(pool.submit(work).result if is_for_threads else work)
+                result: Callable[[], EncodedPart] = pool.submit(work, buffer).result if is_for_threads else partial(work, buffer)
+                pending.append((result, buffer))
             while pending:
-                yield pending.popleft()()
+                yield from _next(pending)
         finally:
             pool.shutdown(cancel_futures=True)
+            for _, buffer in pending:
+                BUFFERS.give_back(buffer)
+
+
+def _next(pending: deque[Pending]) -> Iterator[EncodedPart]:
+    yield pending[0][0]()
+    BUFFERS.give_back(pending.popleft()[1])
 
 
 def _work(slots: Sequence[RawSlot], level: int) -> Iterator[tuple[Work, bool]]:
@@ -72,15 +82,16 @@ def _work(slots: Sequence[RawSlot], level: int) -> Iterator[tuple[Work, bool]]:
             yield from _encode_large(slot, level)
 
 
-def _encode_small(slot: RawSlot, level: int) -> EncodedPart:
+def _encode_small(slot: RawSlot, level: int, buffer: memoryview) -> EncodedPart:
     slot.check()
     if len(slot.data) < MIN_TENSOR_BYTES:
         return EncodedPart(slot.slot, b"", is_last=True)
     encoder = _encoder(slot, level)
-    blocks = _encode_blocks(encoder, slot.data, range(encoder.head.block_count))
-    stream = encoder.encode_head() + blocks
-    stream += encoder.encode_table(len(stream))
-    return EncodedPart(slot.slot, stream, is_last=True, is_worth_it=is_gain(len(slot.data), len(stream)))
+    head = encoder.encode_head()
+    end = _fill(buffer, 0, [head])
+    end = _encode_blocks(encoder, slot.data, range(encoder.head.block_count), buffer, end)
+    end = _fill(buffer, end, [encoder.encode_table(end)])
+    return EncodedPart(slot.slot, buffer[:end], is_last=True, is_worth_it=is_gain(len(slot.data), end))
 
 
 def _encoder(slot: RawSlot, level: int) -> PlanesEncoder:
@@ -89,9 +100,19 @@ def _encoder(slot: RawSlot, level: int) -> PlanesEncoder:
     return PlanesEncoder(plan_planes(sample, dtype, slot.shape, len(slot.data), level=level), len(slot.data))
 
 
-def _encode_blocks(encoder: PlanesEncoder, data: memoryview, blocks: range) -> bytes:
+def _encode_blocks(encoder: PlanesEncoder, data: memoryview, blocks: range, buffer: memoryview, begin: int) -> int:
+    """Encode blocks into a buffer from a place on, and return where they end."""
     step = encoder.head.block_bytes
-    return b"".join([encoder.encode_block(block, data[block * step : (block + 1) * step]) for block in blocks])
+    for block in blocks:
+        begin = _fill(buffer, begin, encoder.encode_parts(block, data[block * step : (block + 1) * step]))
+    return begin
+
+
+def _fill(buffer: memoryview, begin: int, parts: Sequence[bytes | memoryview]) -> int:
+    for part in parts:
+        buffer[begin : begin + len(part)] = part
+        begin += len(part)
+    return begin
 
 
 def _encode_large(slot: RawSlot, level: int) -> Iterator[tuple[Work, bool]]:
@@ -101,16 +122,16 @@ def _encode_large(slot: RawSlot, level: int) -> Iterator[tuple[Work, bool]]:
     head = encoder.encode_head()
     sizes = [len(head)]
 
-    def encode(blocks: range) -> EncodedPart:
-        part = _encode_blocks(encoder, slot.data, blocks)
-        sizes.append(len(part))
-        return EncodedPart(slot.slot, part, is_last=False)
+    def encode(blocks: range, buffer: memoryview) -> EncodedPart:
+        end = _encode_blocks(encoder, slot.data, blocks, buffer, 0)
+        sizes.append(end)
+        return EncodedPart(slot.slot, buffer[:end], is_last=False)
 
-    def finish() -> EncodedPart:
+    def finish(_: memoryview) -> EncodedPart:
         table = encoder.encode_table(sum(sizes))
         return EncodedPart(slot.slot, table, is_last=True, is_worth_it=is_gain(len(slot.data), sum(sizes) + len(table)))
 
-    yield lambda: EncodedPart(slot.slot, head, is_last=False), False
+    yield lambda _: EncodedPart(slot.slot, head, is_last=False), False
     count = max(1, PIECE_BYTES // encoder.head.block_bytes)
     for first in range(0, encoder.head.block_count, count):
         yield partial(encode, range(first, min(first + count, encoder.head.block_count))), True

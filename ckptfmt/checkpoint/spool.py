@@ -6,14 +6,15 @@ the next writer.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import suppress
 
+from ckptfmt.checkpoint.piece_buffers import BUFFERS, PIECE_BYTES
 from ckptfmt.checkpoint.staging import Staging
 from ckptfmt.disk.protocol import WritableFile
 
-MEMORY_BYTES = 32 * 2**20
-PIECE_BYTES = 4 * 2**20
+MEMORY_BYTES = 16 * 2**20
 
 
 class Spool:
@@ -22,8 +23,7 @@ class Spool:
     def __init__(self, staging: Staging) -> None:
         self.size_bytes = 0
         self._staging = staging
-        self._parts: list[bytes] = []
-        self._kept_bytes = 0
+        self._memory = bytearray()
         self._file: WritableFile | None = None
         self._name = ""
 
@@ -34,46 +34,37 @@ class Spool:
         if self._file is not None:
             self._staging.discard(self._file, self._name)
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Append bytes."""
-        self._parts.append(data)
-        self._kept_bytes += len(data)
         self.size_bytes += len(data)
-        if self._kept_bytes > MEMORY_BYTES:
-            self._write_out()
+        if self._file is None and self.size_bytes <= MEMORY_BYTES:
+            self._memory += data
+        else:
+            self._write(data)
 
-    def _write_out(self) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if self._file is None:
             self._file = self._staging.create("spool", size_bytes=0)
             self._name = self._staging.last_created
-        for part in self._parts:
-            self._file.write(part)
-        self._parts, self._kept_bytes = [], 0
+            self._file.write(self._memory)
+            self._memory = bytearray()
+        self._file.write(data)
 
     def pieces(self, begin: int, end: int) -> Iterator[memoryview]:
-        """Give a range again; nothing is appended after the first call."""
+        """Give a range again, in pieces that are valid until the next; nothing is appended after the first call."""
         if self._file is None:
-            yield from _ranges(self._parts, begin, end)
+            yield memoryview(self._memory)[begin:end]
             return
-        self._write_out()
         with suppress(OSError):
             self._file.close()
         file = self._staging.directory.open(self._name)
+        buffer = BUFFERS.take(PIECE_BYTES)
         try:
             for start in range(begin, end, PIECE_BYTES):
-                size_bytes = min(PIECE_BYTES, end - start)
-                piece = file.read(start, size_bytes)
-                if len(piece) != size_bytes:
-                    raise OSError(f"{self._staging.path}/{self._name}: ends early")
-                yield memoryview(piece)
+                piece = buffer[: min(PIECE_BYTES, end - start)]
+                if file.read_into(start, piece) != len(piece):
+                    raise OSError(errno.EIO, "what was written is not there", f"{self._staging.path}/{self._name}")
+                yield piece
         finally:
+            BUFFERS.give_back(buffer)
             file.close()
-
-
-def _ranges(parts: list[bytes], begin: int, end: int) -> Iterator[memoryview]:
-    position = 0
-    for part in parts:
-        first, last = max(begin - position, 0), min(end - position, len(part))
-        if first < last:
-            yield memoryview(part)[first:last]
-        position += len(part)

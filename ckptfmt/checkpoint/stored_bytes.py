@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ckptfmt.checkpoint.piece_buffers import BUFFERS, PIECE_BYTES
 from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.errors import FormatError
 from ckptfmt.format.digest import Hasher
 
-PIECE_BYTES = 4 * 2**20
+WHOLE_BYTES = 2**18
 
 
 class StoredBytes:
@@ -18,21 +19,31 @@ class StoredBytes:
         self._slot = slot
         self._hasher = Hasher() if verify else None
         self._position = 0
-        self._whole = memoryview(shard.read_stored(slot, 0, self.size_bytes)) if self.size_bytes <= PIECE_BYTES else None
+        self._whole: memoryview | None = None
+        if self.size_bytes <= WHOLE_BYTES:
+            self._whole = self.peek(0, self.size_bytes)
 
     def peek(self, begin: int, end: int) -> memoryview:
-        """Return a range without counting it as verified."""
+        """Return a range, in memory of its own, without counting it as verified."""
         if self._whole is not None:
             return self._whole[begin:end]
-        return memoryview(self._shard.read_stored(self._slot, begin, end - begin))
+        return self._read(begin, memoryview(bytearray(end - begin)))
 
-    def take(self, end: int) -> memoryview:
-        """Return what lies between the range that was taken last and `end`."""
-        piece = self.peek(self._position, end)
+    def take(self, end: int, buffer: memoryview | None = None) -> memoryview:
+        """Return what lies between the range that was taken last and `end`; with `buffer`, where it has room, in that."""
+        size_bytes = end - self._position
+        if self._whole is not None or buffer is None or len(buffer) < size_bytes:
+            piece = self.peek(self._position, end)
+        else:
+            piece = self._read(self._position, buffer[:size_bytes])
         if self._hasher is not None:
             self._hasher.update(piece)
         self._position = end
         return piece
+
+    def _read(self, begin: int, memory: memoryview) -> memoryview:
+        self._shard.read_stored(self._slot, begin, memory)
+        return memory
 
     def check(self) -> None:
         """Hash what was not taken yet, and check the digest of all.
@@ -42,8 +53,10 @@ class StoredBytes:
         """
         if self._hasher is None:
             return
+        buffer = BUFFERS.take(PIECE_BYTES)
         while self._position < self.size_bytes:
-            self.take(min(self.size_bytes, self._position + PIECE_BYTES))
+            self.take(min(self.size_bytes, self._position + PIECE_BYTES), buffer)
+        BUFFERS.give_back(buffer)
         self._shard.check_slot(self._slot, self._hasher.digest())
 
     def blamed_for(self, error: FormatError) -> FormatError:

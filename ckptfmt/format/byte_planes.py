@@ -137,6 +137,10 @@ class PlanesEncoder:
 
     def encode_block(self, block: int, raw: memoryview) -> bytes:
         """Return the bytes of one block, from the bytes of the tensor that belong into it."""
+        return b"".join(self.encode_parts(block, raw))
+
+    def encode_parts(self, block: int, raw: memoryview) -> list[bytes | memoryview]:
+        """Return the bytes of one block in parts, valid until this thread encodes another."""
         import numpy
 
         plan, work = self.plan, self._work
@@ -156,7 +160,7 @@ class PlanesEncoder:
             self.sizes[block][index] = mode << MODE_SHIFT | len(data)
             parts.append(data)
         size_bytes = sum(map(len, parts)) + len(rows)
-        return b"".join([*parts, rows, bytes(-size_bytes % BLOCK_ALIGNMENT_BYTES)])
+        return [*parts, rows, bytes(-size_bytes % BLOCK_ALIGNMENT_BYTES)]
 
     def _words(self, raw: memoryview, count: int) -> tuple[Words, list[Words]]:
         """Return a block as folded words that may be overwritten, or as their upper halves and the plane of the lower ones."""

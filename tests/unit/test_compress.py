@@ -243,12 +243,12 @@ def test_a_shard_that_cannot_be_made_again_is_refused_before_anything_is_written
 def test_what_does_not_decode_to_what_was_there_is_not_kept(path, monkeypatch):
     from ckptfmt.format.byte_planes import PlanesEncoder
 
-    encode_block = PlanesEncoder.encode_block
+    encode_parts = PlanesEncoder.encode_parts
 
     def wrong(self, block, raw):
-        return encode_block(self, block, memoryview(bytes(raw[:-1]) + bytes([raw[-1] ^ 1])))
+        return encode_parts(self, block, memoryview(bytes(raw[:-1]) + bytes([raw[-1] ^ 1])))
 
-    monkeypatch.setattr(PlanesEncoder, "encode_block", wrong)
+    monkeypatch.setattr(PlanesEncoder, "encode_parts", wrong)
     before = files_of(path)
     with pytest.raises(ckptfmt.CorruptError) as caught:
         ckptfmt.compress(path)
@@ -262,8 +262,8 @@ def test_what_is_too_much_for_memory_waits_in_a_file(path, monkeypatch):
     monkeypatch.setattr("ckptfmt.checkpoint.spool.MEMORY_BYTES", 1)
     monkeypatch.setattr("ckptfmt.checkpoint.slot_encoding.PIECE_BYTES", 1_000)
     written = []
-    write_out = Spool._write_out
-    monkeypatch.setattr(Spool, "_write_out", lambda self: (written.append(1), write_out(self)))
+    write = Spool._write
+    monkeypatch.setattr(Spool, "_write", lambda self, data: (written.append(1), write(self, data)))
     assert ckptfmt.compress(path).after_bytes == expected
     assert len(written) > 10
     assert described(ckptfmt.load(path)) == described(make_state())

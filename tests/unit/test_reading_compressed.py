@@ -36,6 +36,10 @@ class CountedFile:
         self._reads.append((offset_bytes, size_bytes))
         return self._file.read(offset_bytes, size_bytes)
 
+    def read_into(self, offset_bytes, target):
+        self._reads.append((offset_bytes, len(target)))
+        return self._file.read_into(offset_bytes, target)
+
 
 class CountedDisk:
     """A disk that counts what is read of shards."""
