@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -58,26 +58,33 @@ class Method:
 
 
 def _ours(level: int) -> Method:
-    def encode(tensor: Tensor) -> bytes:
+    stream_room, room = (memoryview(numpy.zeros(2**26, numpy.uint8)) for _ in range(2))
+
+    def encode(tensor: Tensor) -> memoryview:
         raw = tensor.data
         plan = plan_planes(take_sample(raw, tensor.dtype, tensor.shape), tensor.dtype, tensor.shape, len(raw), level=level)
         encoder = PlanesEncoder(plan, len(raw))
+        end = _filled(stream_room, 0, [encoder.encode_head()])
         step = encoder.head.block_bytes
-        parts = [encoder.encode_head()]
-        parts += [encoder.encode_block(block, raw[block * step : (block + 1) * step]) for block in range(encoder.head.block_count)]
-        return b"".join([*parts, encoder.encode_table(sum(map(len, parts)))])
+        for block in range(encoder.head.block_count):
+            end = _filled(stream_room, end, encoder.encode_parts(block, raw[block * step : (block + 1) * step]))
+        return stream_room[: _filled(stream_room, end, [encoder.encode_table(end)])]
 
-    room = numpy.empty(2**26, numpy.uint8)
-
-    def decode(data: bytes, tensor: Tensor) -> memoryview:
-        view = memoryview(data)
+    def decode(view: memoryview, tensor: Tensor) -> memoryview:
         stream = open_planes(lambda begin, end: view[begin:end], len(view), len(tensor.data))
-        out, step = memoryview(room)[: len(tensor.data)], stream.head.block_bytes
+        out, step = room[: len(tensor.data)], stream.head.block_bytes
         for block in range(stream.head.block_count):
             stream.decode_block(block, view[stream.offsets[block] : stream.offsets[block + 1]], out[block * step : (block + 1) * step])
         return out
 
     return Method("ckptfmt", encode, decode)
+
+
+def _filled(room: memoryview, begin: int, parts: Sequence[bytes | memoryview]) -> int:
+    for part in parts:
+        room[begin : begin + len(part)] = part
+        begin += len(part)
+    return begin
 
 
 def _zstd(level: int, rounds: int) -> Method:
