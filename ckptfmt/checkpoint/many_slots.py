@@ -6,8 +6,9 @@ come after those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from ckptfmt.checkpoint.slot_decoding import MANY_PIECES_BYTES, Place, SlotDecoder, default_threads, whole_elements
 from ckptfmt.errors import FormatError
@@ -51,35 +52,80 @@ def decode_slots(decoder: SlotDecoder, places: Iterable[Place]) -> None:
 
 
 def check_slots(decoder: SlotDecoder, places: Sequence[Place], *, on_bytes: OnBytes, on_damage: OnDamage) -> None:
-    """Decode encoded slots, keeping nothing, and tell of each that is damaged, and of each that is made from a damaged one."""
+    """Decode encoded slots, keeping nothing, and tell of each that is damaged, and of each that is made from a damaged one.
+
+    Deltas that stand on each other are decoded once, from the lowest up.
+    """
     made_from: dict[Place, list[Place]] = {}
     for place in places:
         if (source := decoder.source(place)) is not None:
             made_from.setdefault(source, []).append(place)
-    first = {place for place in places if decoder.encoding(place) is not None and decoder.source(place) is None}
+    wanted = {place for place in places if decoder.encoding(place) is not None and decoder.source(place) is None} | made_from.keys()
+    chains = [decoder.chain(place) for place in sorted(wanted)]
+    below = {place for chain in chains for place in chain[:-1]}
+    tasks: dict[Place, list[Place]] = {}
+    told: dict[Place, set[Place]] = {}
+    claimed: set[Place] = set()
+    for chain in chains:
+        if chain[-1] not in below:
+            tasks[chain[-1]] = chain
+            told[chain[-1]] = {place for place in chain if place not in claimed}
+            claimed.update(chain)
 
     def check(place: Place, threads: int) -> None:
-        for error in _damage(decoder, place, made_from.get(place, ()), threads):
-            on_damage(error)
-        on_bytes(decoder.stored_size_bytes(place) if place in first else 0)
+        for of_place, error in _damage(decoder, tasks[place], made_from, threads):
+            if of_place in told[place]:
+                on_damage(error)
+        on_bytes(sum(decoder.stored_size_bytes(each) for each in told[place] if decoder.encoding(each) is not None))
 
-    for_each(decoder, sorted(first | made_from.keys()), check)
+    for_each(decoder, sorted(tasks), check)
 
 
-def _damage(decoder: SlotDecoder, place: Place, dependents: Sequence[Place], threads: int) -> Sequence[FormatError]:
-    """Decode a slot once, and what is made from it with it; return what is wrong with each."""
+def _damage(
+    decoder: SlotDecoder, chain: Sequence[Place], made_from: Mapping[Place, Sequence[Place]], threads: int
+) -> Iterator[tuple[Place, FormatError]]:
+    """Decode the slots of a chain once, and what is made from each with it; give what is wrong, and of which of them it comes."""
+    total = decoder.allocate(chain[-1]) if len(chain) > 1 else None
+    for index, place in enumerate(chain):
+        if total is None or index == 0:
+            pieces = decoder.pieces(place, total, threads=threads)
+        else:
+            pieces = decoder.sums(place, total, threads=threads)
+        damage = _damage_of_one(decoder, place, pieces, made_from.get(place, ()))
+        yield from ((place, error) for error in damage.dependents)
+        if damage.own is None:
+            continue
+        yield place, damage.own
+        told = f"is made from {decoder.key(place)!r}, which is damaged"
+        for above in chain[index + 1 :]:
+            for each in (above, *made_from.get(above, ())):
+                yield above, decoder.refused(damage.own.rule or "E045", each, f"tensor {decoder.key(each)!r} {told}")
+        return
+
+
+class _Damage(NamedTuple):
+    own: FormatError | None
+    dependents: Sequence[FormatError]
+
+
+def _damage_of_one(decoder: SlotDecoder, place: Place, pieces: Iterator[memoryview], dependents: Sequence[Place]) -> _Damage:
+    """Take the pieces of a slot's chunk, and return what is wrong with it and with what is made from it."""
     hashers = {dependent: Hasher() for dependent in dependents}
     try:
-        for piece in whole_elements(decoder.pieces(place, threads=threads)) if dependents else decoder.pieces(place, threads=threads):
+        for piece in whole_elements(pieces) if dependents else pieces:
             made = {to: _rounded(piece, to) for to in {_rounded_to(decoder, dependent) for dependent in dependents} if to}
             for dependent, hasher in hashers.items():
                 hasher.update(made.get(_rounded_to(decoder, dependent), piece))
     except FormatError as error:
         told = f"is made from {decoder.key(place)!r}, which is damaged"
-        return [error, *(decoder.refused(error.rule or "E045", each, f"tensor {decoder.key(each)!r} {told}") for each in dependents)]
+        return _Damage(
+            error, [decoder.refused(error.rule or "E045", each, f"tensor {decoder.key(each)!r} {told}") for each in dependents]
+        )
     digests = {each: encoding.raw_digest for each in dependents if (encoding := decoder.encoding(each)) is not None}
     wrong = [each for each in dependents if hashers[each].digest() != digests[each]]
-    return [decoder.refused("E045", each, f"decoded bytes of {decoder.key(each)!r}", expected=short(digests[each])) for each in wrong]
+    return _Damage(
+        None, [decoder.refused("E045", each, f"decoded bytes of {decoder.key(each)!r}", expected=short(digests[each])) for each in wrong]
+    )
 
 
 def _rounded_to(decoder: SlotDecoder, place: Place) -> str:

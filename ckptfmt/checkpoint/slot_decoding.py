@@ -20,6 +20,7 @@ from ckptfmt.errors import FormatError
 from ckptfmt.format.byte_planes import PlanesStream, open_planes
 from ckptfmt.format.digest import Hasher, short
 from ckptfmt.format.encodings import PLANES, SAME, Encoding
+from ckptfmt.format.differences import add_words
 from ckptfmt.format.rounding import round_floats
 from ckptfmt.format.rules import violation
 from ckptfmt.format.zstd_frame import decompress_frames
@@ -28,6 +29,7 @@ MAX_THREADS = 8
 MANY_PIECES_BYTES = 2 * PIECE_BYTES
 SMALL_BYTES = 2**20
 FLOAT32_BYTES = 4
+LARGEST_WORD_BYTES = 8
 
 Place = tuple[int, int]
 Room = tuple[memoryview, memoryview]
@@ -68,13 +70,30 @@ class SlotDecoder:
         encoding = self.encoding(place)
         return None if encoding is None else encoding.source
 
+    def chain(self, place: Place) -> list[Place]:
+        """Return the slots whose decoded bytes add up to the chunk of one: a slot that is no delta, then deltas, and the slot itself."""
+        places = [place]
+        while (encoding := self.encoding(places[-1])) is not None and encoding.delta_source is not None:
+            places.append(encoding.delta_source)
+        return places[::-1]
+
+    def is_reachable(self, place: Place) -> bool:
+        """Tell whether every shard is there that decoding a slot takes."""
+        pending: Place | None = place
+        while pending is not None:
+            if pending[0] not in self._shards:
+                return False
+            encoding = self.encoding(pending)
+            pending = None if encoding is None else encoding.source or encoding.delta_source
+        return True
+
     def key(self, place: Place) -> str:
         """Return the key of a slot, for messages."""
         return self._shards[place[0]].table.keys[place[1]]
 
     def decode(self, place: Place, out: memoryview | None = None, *, threads: int | None = None) -> memoryview:
         """Return a slot's chunk, verified, in memory of its own or in `out`."""
-        target = out if out is not None else self._allocate(place)
+        target = out if out is not None else self.allocate(place)
         for _ in self.pieces(place, target, threads=threads):
             pass
         return target
@@ -89,8 +108,21 @@ class SlotDecoder:
         if encoding is None:
             yield from _copied(self._stored_pieces(place), out)
             return
+        yield from self._verified(place, encoding, self._decoded(place, encoding, out, threads or default_threads()))
+
+    def sums(self, place: Place, total: memoryview, *, threads: int | None = None) -> Iterator[memoryview]:
+        """Make the chunk of a delta of that of its source, which `total` holds, and give it as `pieces` does.
+
+        Raises:
+            CorruptError: as of `pieces`.
+        """
+        encoding = self.encoding(place)
+        if encoding is not None:
+            yield from self._verified(place, encoding, self._added(place, encoding, total, threads or default_threads()))
+
+    def _verified(self, place: Place, encoding: Encoding, pieces: Iterator[memoryview]) -> Iterator[memoryview]:
         hasher = Hasher() if self._verify else None
-        for piece in self._decoded(place, encoding, out, threads or default_threads()):
+        for piece in pieces:
             if hasher is not None:
                 hasher.update(piece)
             yield piece
@@ -98,11 +130,31 @@ class SlotDecoder:
             raise self.refused("E045", place, f"decoded bytes of {self.key(place)!r}", expected=short(encoding.raw_digest))
         self._sound.add(place)
 
+    def _summed(self, place: Place, out: memoryview | None, threads: int) -> Iterator[memoryview]:
+        """Decode the slots of a chain, one after the other, into the same memory; only the last sum is given, and verified."""
+        lowest, *deltas = self.chain(place)
+        total = self.decode(lowest, out if out is not None else self.allocate(place), threads=threads)
+        for delta in deltas:
+            if (encoding := self.encoding(delta)) is not None:
+                for piece in self._added(delta, encoding, total, threads):
+                    if delta == place:
+                        yield piece
+
+    def _added(self, place: Place, encoding: Encoding, total: memoryview, threads: int) -> Iterator[memoryview]:
+        position = 0
+        for piece in whole_elements(self._planes(place, encoding, None, threads), encoding.delta_word_bytes):
+            part = total[position : position + len(piece)]
+            add_words(part, piece, encoding.delta_word_bytes)
+            yield part
+            position += len(piece)
+
     def _decoded(self, place: Place, encoding: Encoding, out: memoryview | None, threads: int) -> Iterator[memoryview]:
         if encoding.source is not None:
             kept = self.kept.get(encoding.source)
             source = _cut(kept) if kept is not None else self.pieces(encoding.source, threads=threads)
             return _copied(source, out) if encoding.kind == SAME else _rounded(source, encoding.codecs[0][1]["to"], out)
+        if encoding.delta_source is not None:
+            return self._summed(place, out, threads)
         if encoding.kind == PLANES:
             return self._planes(place, encoding, out, threads)
         return _copied(self._frames(place, encoding), out)
@@ -183,6 +235,18 @@ class SlotDecoder:
             round_floats(source, encoding.codecs[0][1]["to"], whole)
             rounded[:] = whole[begin % 2 : begin % 2 + len(rounded)]
             return rounded
+        lowest, *deltas = self.chain(place)
+        first = begin // LARGEST_WORD_BYTES * LARGEST_WORD_BYTES if deltas else begin
+        last = min(self.raw_size_bytes(place), -(-end // LARGEST_WORD_BYTES) * LARGEST_WORD_BYTES) if deltas else end
+        total = self._own_range(lowest, first, last)
+        for delta in deltas:
+            if (encoding := self.encoding(delta)) is not None:
+                add_words(total, self._own_range(delta, first, last), encoding.delta_word_bytes)
+        return total[begin - first : end - first]
+
+    def _own_range(self, place: Place, begin: int, end: int) -> memoryview:
+        """Return some of what a slot's own bytes decode to, whether or not it is to be added to something."""
+        encoding = self.encoding(place)
         stored = self._stored(place)
         stored.check()
         self._sound.add(place)
@@ -202,7 +266,12 @@ class SlotDecoder:
             raise self.refused("E047", place, f"tensor {self.key(place)!r}: {error}") from None
         return raw[begin - blocks.start * step : end - blocks.start * step]
 
-    def _allocate(self, place: Place) -> memoryview:
+    def allocate(self, place: Place) -> memoryview:
+        """Return memory for a slot's chunk.
+
+        Raises:
+            FormatError: E045, this machine has not so much.
+        """
         size_bytes = self.raw_size_bytes(place)
         try:
             return aligned_buffer(size_bytes) if size_bytes > SMALL_BYTES else memoryview(bytearray(size_bytes))
@@ -267,12 +336,12 @@ def _copied(pieces: Iterator[memoryview], out: memoryview | None) -> Iterator[me
         position += len(piece)
 
 
-def whole_elements(pieces: Iterator[memoryview]) -> Iterator[memoryview]:
-    """Give the same bytes in pieces of whole float32 values, whatever the blocks of a stream are."""
+def whole_elements(pieces: Iterator[memoryview], element_bytes: int = FLOAT32_BYTES) -> Iterator[memoryview]:
+    """Give the same bytes in pieces of whole elements, whatever the blocks of a stream are."""
     rest = b""
     for piece in pieces:
         joined = memoryview(rest + bytes(piece)) if rest else piece
-        end = len(joined) // FLOAT32_BYTES * FLOAT32_BYTES
+        end = len(joined) // element_bytes * element_bytes
         rest = bytes(joined[end:])
         yield joined[:end]
 

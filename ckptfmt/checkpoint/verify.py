@@ -183,7 +183,7 @@ class _Verifier:
             with lock:
                 self._count(size_bytes)
 
-        reachable = [slot for slot in encoded if (source := store.decoder.source(slot)) is None or source[0] in shards]
+        reachable = [slot for slot in encoded if store.decoder.is_reachable(slot)]
         check_slots(store.decoder, reachable, on_bytes=count, on_damage=fail)
 
     def _count(self, size_bytes: int) -> None:

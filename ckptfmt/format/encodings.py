@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ckptfmt.errors import FormatError
 from ckptfmt.format.layout import DIGEST_BYTES
 from ckptfmt.format.rules import shown, violation
 
-ZSTD, PLANES, SAME, ROUNDED = "zstd", "planes", "same", "rounded"
+ZSTD, PLANES, SAME, ROUNDED, DELTA = "zstd", "planes", "same", "rounded", "delta"
 ROUNDED_TYPES = ("bfloat16", "float16")
+DELTA_WORDS = (1, 2, 4, 8)
 MAX_DECODED_BYTES = 2**48
-_ALONE = frozenset((PLANES, SAME, ROUNDED))
+MAX_DELTAS = 32
+_ALONE = frozenset((PLANES, SAME, ROUNDED, DELTA))
 
 Codec = tuple[str, dict[str, Any]]
 
@@ -38,6 +40,29 @@ class Encoding:
             return None
         shard, slot = self.codecs[0][1]["source"]
         return shard, slot
+
+    @property
+    def delta_source(self) -> tuple[int, int] | None:
+        """The slot, as shard and slot, to whose chunk the decoded bytes are added; None if they are the chunk themselves."""
+        if self.codecs[-1][0] != DELTA:
+            return None
+        shard, slot = self.codecs[-1][1]["source"]
+        return shard, slot
+
+    @property
+    def delta_word_bytes(self) -> int:
+        """Bytes of the words that are added."""
+        return int(self.codecs[-1][1]["word"])
+
+    def moved(self, shards: Mapping[int, int]) -> Encoding:
+        """Return the same encoding where shards have other numbers."""
+        codecs = []
+        for name, parameters in self.codecs:
+            if name in (SAME, ROUNDED, DELTA):
+                shard, slot = parameters["source"]
+                parameters = {**parameters, "source": [shards[shard], slot]}
+            codecs.append((name, parameters))
+        return replace(self, codecs=tuple(codecs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +114,49 @@ def checked_original(member: Any, where: str) -> OriginalShard | None:
 
 
 def check_sources(sizes: Sequence[Sequence[int]], encodings: Sequence[Mapping[int, Encoding]], where: str) -> None:
-    """Check of all shards together that slots without bytes have a source that they can have, given stored sizes and encodings."""
+    """Check of all shards together that what is made from another slot has a source that it can have, given stored sizes and encodings."""
+    deltas: dict[tuple[int, int], tuple[int, int]] = {}
     for shard, slot, encoding in _all(encodings):
-        if len(encoding.codecs) > 1 and any(name in _ALONE for name, _ in encoding.codecs):
-            raise _wrong(where, shard, slot, "a codec that stands alone is one of several", [name for name, _ in encoding.codecs])
-        if encoding.kind not in (SAME, ROUNDED):
+        names = [name for name, _ in encoding.codecs]
+        if len(names) > 1 and names != [PLANES, DELTA] and not _ALONE.isdisjoint(names):
+            raise _wrong(where, shard, slot, "a codec that stands alone is one of several", names)
+        if names[-1] not in (SAME, ROUNDED, DELTA):
             continue
-        source = _checked_place(encoding.codecs[0][1].get("source"), sizes)
-        if source is None or sizes[shard][slot]:
-            raise _wrong(where, shard, slot, "a slot without bytes has a source that is not there, or bytes", encoding.codecs[0][1])
+        parameters = encoding.codecs[-1][1]
+        source = _checked_place(parameters.get("source"), sizes)
+        if names == [DELTA] or source is None or (names[-1] != DELTA and sizes[shard][slot]):
+            raise _wrong(where, shard, slot, "a slot has a source that is not there, or the wrong bytes of its own", parameters)
         of_source = encodings[source[0]].get(source[1])
         if of_source is not None and of_source.kind in (SAME, ROUNDED):
-            raise _wrong(where, shard, slot, "the source of a slot has a source itself", source)
+            raise _wrong(where, shard, slot, "the source of a slot has no bytes of its own", source)
         size_bytes = of_source.raw_size_bytes if of_source else sizes[source[0]][source[1]]
-        if encoding.kind == ROUNDED and (encoding.codecs[0][1].get("to") not in ROUNDED_TYPES or size_bytes % 4):
-            raise _wrong(where, shard, slot, "what is rounded is not float32, or not to a type of two bytes", encoding.codecs[0][1])
-        if encoding.raw_size_bytes != (size_bytes if encoding.kind == SAME else size_bytes // 2):
+        if names[-1] == ROUNDED and (parameters.get("to") not in ROUNDED_TYPES or size_bytes % 4):
+            raise _wrong(where, shard, slot, "what is rounded is not float32, or not to a type of two bytes", parameters)
+        if names[-1] == DELTA:
+            word = parameters.get("word")
+            if type(word) is not int or word not in DELTA_WORDS or size_bytes % word:
+                raise _wrong(where, shard, slot, "words that are added do not divide the source", parameters)
+            deltas[shard, slot] = source
+        if encoding.raw_size_bytes != (size_bytes // 2 if names[-1] == ROUNDED else size_bytes):
             raise _wrong(where, shard, slot, "the source of a slot has another size", source)
+    _check_chains(deltas, where)
+
+
+def _check_chains(deltas: Mapping[tuple[int, int], tuple[int, int]], where: str) -> None:
+    """Check that no more than so many deltas stand on each other; so many do in a circle, too."""
+    lengths: dict[tuple[int, int], int] = {}
+    for top in deltas:
+        chain: list[tuple[int, int]] = []
+        place = top
+        while place in deltas and place not in lengths and len(chain) <= MAX_DELTAS:
+            chain.append(place)
+            place = deltas[place]
+        length = lengths.get(place, 0)
+        if len(chain) + length > MAX_DELTAS:
+            raise _wrong(where, *top, f"more than {MAX_DELTAS} deltas, one on the other", deltas[top])
+        for link in reversed(chain):
+            length += 1
+            lengths[link] = length
 
 
 def _all(encodings: Sequence[Mapping[int, Encoding]]) -> Iterator[tuple[int, int, Encoding]]:
