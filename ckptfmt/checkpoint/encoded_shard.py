@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ckptfmt.checkpoint.delta_base import DeltaBase, Difference
 from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.checkpoint.shard_rewriter import NewShard, ShardRewriter
 from ckptfmt.checkpoint.slot_decoding import default_threads
@@ -40,13 +41,15 @@ class EncodingPlan:
 def plan_encoding(rewriter: ShardRewriter) -> EncodingPlan:
     """Look at all slots of a checkpoint that hold their chunks as they are."""
     tables = rewriter.metadata.shards
-    sources = {encoding.source for table in tables for encoding in table.encodings.values()}
+    every = [encoding for table in tables for encoding in table.encodings.values()]
+    sources = {encoding.source for encoding in every} | {encoding.delta_source for encoding in every}
     facts: dict[int, list[SlotFacts]] = {}
     known: list[SlotFacts] = []
     for shard, file in enumerate(rewriter.shards):
         # A copy of what others share would free nothing and take more.
         is_alone = not rewriter.staging.shared_bytes(file.entry.name)
-        may_change = is_alone and not tables[shard].encodings and tables[shard].original is None
+        is_used = bool(rewriter.uses[shard])
+        may_change = is_alone and is_used and not tables[shard].encodings and tables[shard].original is None
         of_shard = [replace(found, may_change=may_change and found.place not in sources) for found in _facts(rewriter, shard, file)]
         known += of_shard
         if may_change:
@@ -64,44 +67,49 @@ def _facts(rewriter: ShardRewriter, shard: int, file: ShardFile) -> Iterator[Slo
             yield SlotFacts((shard, slot), dtype, shape, file.stored(slot), table.digest(slot), may_change=False)
 
 
-def encode_shard(rewriter: ShardRewriter, shard: int, plan: EncodingPlan, spool: Spool, *, level: int) -> NewShard | None:
-    """Encode the slots of a shard; None where none of them gains anything."""
+def encode_shard(
+    rewriter: ShardRewriter, shard: int, plan: EncodingPlan, spool: Spool, *, level: int, base: DeltaBase | None = None
+) -> NewShard | None:
+    """Encode the slots of a shard, where that is clearly smaller as differences from a base; None where none gains anything."""
     if shard not in plan.facts:
         return None
     file = rewriter.shards[shard]
     related = {slot: plan.relations[shard, slot] for slot in range(len(file.table.sizes)) if (shard, slot) in plan.relations}
-    raws = [_raw_slot(file, facts) for facts in plan.facts[shard] if facts.place[1] not in related]
+    chosen = [facts for facts in plan.facts[shard] if facts.place[1] not in related]
+    differences = {facts.place[1]: found for facts in chosen if base is not None and (found := base.difference(facts)) is not None}
+    raws = [_raw_slot(file, facts, differences.get(facts.place[1])) for facts in chosen]
     ranges: dict[int, tuple[int, int]] = {}
+    codecs: dict[int, tuple[Codec, ...]] = {slot: (codec,) for slot, codec in related.items()}
     begin = 0
     for part in encode_slots(raws, level=level, threads=default_threads()):
         spool.append(part.data)
         if part.is_last:
             if part.is_worth_it:
                 ranges[part.slot] = (begin, spool.size_bytes)
+                codecs[part.slot] = ((PLANES, {}),) if base is None or not part.is_delta else base.codecs(differences[part.slot])
             begin = spool.size_bytes
-    if not ranges and not related:
-        return None
-    return _new_shard(file, ranges, related, spool)
+    return _new_shard(file, ranges, codecs, spool) if codecs else None
 
 
-def _raw_slot(file: ShardFile, facts: SlotFacts) -> RawSlot:
-    return RawSlot(facts.place[1], facts.dtype, facts.shape, facts.data, partial(file.verify_slot, facts.place[1]))
+def _raw_slot(file: ShardFile, facts: SlotFacts, difference: Difference | None) -> RawSlot:
+    slot = facts.place[1]
+    raw = RawSlot(slot, facts.dtype, facts.shape, facts.data, partial(file.verify_slot, slot))
+    return raw if difference is None else replace(raw, difference=difference.compute, word_bytes=difference.word_bytes)
 
 
-def _new_shard(file: ShardFile, ranges: Mapping[int, tuple[int, int]], related: Mapping[int, Codec], spool: Spool) -> NewShard:
+def _new_shard(file: ShardFile, ranges: Mapping[int, tuple[int, int]], codecs: Mapping[int, tuple[Codec, ...]], spool: Spool) -> NewShard:
     header, table = file.read_header(), file.table
     old = decode_header(header, file_size_bytes=file.entry.size_bytes, where=file.where)
     entries, slots, encodings = [], [], {}
     for slot, entry in enumerate(old):
-        codec: Codec | None = related.get(slot) or ((PLANES, {}) if slot in ranges else None)
         begin, end = ranges.get(slot, (0, 0))
-        if codec is None:
+        if slot not in codecs:
             entries.append(entry)
             slots.append(_cut(file.stored(slot)))
             continue
         entries.append(StoredEntry(entry.key, RAW, (end - begin,), end - begin))
         slots.append(spool.pieces(begin, end))
-        encodings[slot] = Encoding((codec,), entry.size_bytes, table.digest(slot))
+        encodings[slot] = Encoding(codecs[slot], entry.size_bytes, table.digest(slot))
     ties = json.loads(header[HEADER_LENGTH_BYTES:])[HEADER_METADATA_KEY]
     new_header = encode_header(entries, ties)
     original = OriginalShard(file.entry.name, header, parse_digest(file.entry.digest))
@@ -133,3 +141,18 @@ def find_original(rewriter: ShardRewriter, shard: int) -> tuple[ShardTable, byte
     if shard_digest(original.header, digests) != original.digest:
         raise violation("E032", where, "the original shard cannot be made again: its digest would be another")
     return ShardTable(len(original.header), table.keys, sizes, b""), original.header
+
+
+def count_added(rewriter: ShardRewriter) -> int:
+    """Return how many shards at the end serve nothing but deltas of shards that can be made again as they were before."""
+    tables = rewriter.metadata.shards
+    sources = {encoding.delta_source[0] for table in tables for encoding in table.encodings.values() if encoding.delta_source}
+    count = 0
+    while count < len(tables) and not rewriter.uses[-count - 1] and len(tables) - count - 1 in sources:
+        count += 1
+    added = range(len(tables) - count, len(tables))
+    for table in tables[: added.start]:
+        of_table = [encoding.source or encoding.delta_source for encoding in table.encodings.values()]
+        if table.original is None and any(source is not None and source[0] in added for source in of_table):
+            return 0
+    return count

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
+from ckptfmt.checkpoint.delta_base import DeltaBase
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, read_manifest
-from ckptfmt.checkpoint.encoded_shard import encode_shard, find_original, plan_encoding
+from ckptfmt.checkpoint.encoded_shard import count_added, encode_shard, find_original, plan_encoding
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.shard_rewriter import NewShard, ShardRewriter
 from ckptfmt.checkpoint.slot_decoding import SlotDecoder
@@ -43,12 +45,15 @@ class EncodingReport:
     sections: Mapping[str, tuple[int, int]]
 
 
-def compress(path: PathLike, *, level: int = 3) -> EncodingReport:
+def compress(path: PathLike, *, level: int = 3, base: PathLike | None = None) -> EncodingReport:
     """Compress a checkpoint in place, without loss; everything that reads it goes on to do so.
 
     Tensors are coded by what floats are like, equal ones are stored once, and half-precision copies of others not at all. Higher levels,
     up to 22, take longer and gain a little on some data. Tensors that gain nothing, and shards that other checkpoints share by hard
     links, stay as they are. What is compressed already is not touched.
+
+    With a `base`, another checkpoint, compressed before, tensors that changed little since are stored as differences from it. Its files
+    are linked into this checkpoint, which stays whole when the base is deleted. Where links do not work, there are no differences.
 
     Raises:
         CheckpointNotFoundError, IncompleteError: there is nothing, or no committed checkpoint.
@@ -58,7 +63,7 @@ def compress(path: PathLike, *, level: int = 3) -> EncodingReport:
     """
     if type(level) is not int or not 1 <= level <= MAX_LEVEL:
         raise ValueError(f"level={level!r}: expected an integer from 1 to {MAX_LEVEL}")
-    return compress_checkpoint(_DISK, os.fspath(path), level=level)
+    return compress_checkpoint(_DISK, os.fspath(path), level=level, base=None if base is None else os.fspath(base))
 
 
 def decompress(path: PathLike) -> EncodingReport:
@@ -70,18 +75,22 @@ def decompress(path: PathLike) -> EncodingReport:
     return decompress_checkpoint(_DISK, os.fspath(path))
 
 
-def compress_checkpoint(disk: Disk, path: str, *, level: int) -> EncodingReport:
+def compress_checkpoint(disk: Disk, path: str, *, level: int, base: str | None = None) -> EncodingReport:
     """Compress a checkpoint on any disk."""
 
     def rewrite(rewriter: ShardRewriter) -> None:
         plan = plan_encoding(rewriter)
-        for shard in range(len(rewriter.shards)):
-            with Spool(rewriter.staging) as spool:
-                new = encode_shard(rewriter, shard, plan, spool, level=level)
-                if new is None:
-                    rewriter.keep(shard)
-                else:
-                    rewriter.write(shard, new)
+        with ExitStack() as stack:
+            found = stack.enter_context(DeltaBase(disk, base, rewriter)) if base is not None and plan.facts else None
+            for shard in range(len(rewriter.shards)):
+                with Spool(rewriter.staging) as spool:
+                    new = encode_shard(rewriter, shard, plan, spool, level=level, base=found)
+                    if new is None:
+                        rewriter.keep(shard)
+                    else:
+                        rewriter.write(shard, new)
+            if found is not None:
+                found.finish()
 
     return _rewrite(disk, path, rewrite)
 
@@ -93,7 +102,8 @@ def decompress_checkpoint(disk: Disk, path: str) -> EncodingReport:
         decoder = SlotDecoder(dict(enumerate(rewriter.shards)), verify=True)
         originals = [find_original(rewriter, shard) for shard in range(len(rewriter.shards))]
         rewriter.staging.check_space(sum(table.header_size_bytes + sum(table.sizes) for table, _ in filter(None, originals)))
-        for shard, original in enumerate(originals):
+        count = len(originals) - count_added(rewriter)
+        for shard, original in enumerate(originals[:count]):
             if original is None:
                 rewriter.keep(shard)
                 continue

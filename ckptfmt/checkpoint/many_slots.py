@@ -92,10 +92,9 @@ def _damage(
         else:
             pieces = decoder.sums(place, total, threads=threads)
         damage = _damage_of_one(decoder, place, pieces, made_from.get(place, ()))
-        yield from ((place, error) for error in damage.dependents)
+        yield from ((place, error) for error in (damage.own, *damage.dependents) if error is not None)
         if damage.own is None:
             continue
-        yield place, damage.own
         told = f"is made from {decoder.key(place)!r}, which is damaged"
         for above in chain[index + 1 :]:
             for each in (above, *made_from.get(above, ())):
@@ -118,9 +117,7 @@ def _damage_of_one(decoder: SlotDecoder, place: Place, pieces: Iterator[memoryvi
                 hasher.update(made.get(_rounded_to(decoder, dependent), piece))
     except FormatError as error:
         told = f"is made from {decoder.key(place)!r}, which is damaged"
-        return _Damage(
-            error, [decoder.refused(error.rule or "E045", each, f"tensor {decoder.key(each)!r} {told}") for each in dependents]
-        )
+        return _Damage(error, [decoder.refused(error.rule or "E045", each, f"tensor {decoder.key(each)!r} {told}") for each in dependents])
     digests = {each: encoding.raw_digest for each in dependents if (encoding := decoder.encoding(each)) is not None}
     wrong = [each for each in dependents if hashers[each].digest() != digests[each]]
     return _Damage(

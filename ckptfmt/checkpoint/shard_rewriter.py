@@ -109,6 +109,11 @@ class ShardRewriter:
         self._entries.append(ShardEntry(name, size_bytes, format_digest(digest), old.section, old.tensor_count))
         self._tables.append(replace(new.table, digests=digests))
 
+    def add(self, entry: ShardEntry, table: ShardTable) -> None:
+        """Add a shard that the staging has taken over from another checkpoint."""
+        self._entries.append(entry)
+        self._tables.append(table)
+
     @property
     def is_changed(self) -> bool:
         """Whether any shard was written."""
@@ -117,7 +122,8 @@ class ShardRewriter:
     def section_sizes(self) -> dict[str, tuple[int, int]]:
         """Return the size of each section's shards before and after."""
         sizes = {entry.section: (0, 0) for entry in self.manifest.shards}
-        for old, new in zip(self.manifest.shards, self._entries, strict=True):
+        # What was added, or left out at the end, holds nothing of this state.
+        for old, new in zip(self.manifest.shards, self._entries, strict=False):
             before, after = sizes[old.section]
             sizes[old.section] = (before + old.size_bytes, after + new.size_bytes)
         return sizes

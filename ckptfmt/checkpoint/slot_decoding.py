@@ -18,9 +18,9 @@ from ckptfmt.checkpoint.stored_bytes import StoredBytes
 from ckptfmt.disk.aligned import aligned_buffer
 from ckptfmt.errors import FormatError
 from ckptfmt.format.byte_planes import PlanesStream, open_planes
+from ckptfmt.format.differences import add_words
 from ckptfmt.format.digest import Hasher, short
 from ckptfmt.format.encodings import PLANES, SAME, Encoding
-from ckptfmt.format.differences import add_words
 from ckptfmt.format.rounding import round_floats
 from ckptfmt.format.rules import violation
 from ckptfmt.format.zstd_frame import decompress_frames

@@ -144,6 +144,13 @@ class Staging:
             self.directory.unlink(temporary)
         self._made.remove(temporary)
 
+    def drop(self, name: str) -> None:
+        """Remove a file that was made or taken over here and is not wanted any more."""
+        with suppress(FileNotFoundError):
+            self.directory.unlink(name)
+        self._made.remove(name)
+        self._taken.discard(name)
+
     def seal(self, file: WritableFile, temporary: str, *, stem: str, digest_hex: str, suffix: str) -> str:
         """Make a written file durable and give it the name of its digest; return that name."""
         self._finish(file)
@@ -168,20 +175,24 @@ class Staging:
             f"{self.path}/{name_of(8)}: every name for this file is taken\nRemove the files left here.", path=self.path
         )
 
-    def adopt(self, source: Directory, entry: FileEntry) -> str | None:
+    def adopt(self, source: Directory, entry: FileEntry, *, stem: str | None = None) -> str | None:
         """Take over a shard of a base by a hard link; return its name here, or None where links do not work.
+
+        It keeps its name where that is free; with `stem` it is given one that begins so.
 
         Raises:
             CorruptError: the base lacks the file, or has it in another size.
         """
-        if self._holds(entry):
+        if stem is None and self._holds(entry):
             self._sync_file(entry.name)
             return entry.name
         open_named_file(source, entry).close()
-        stem, _, rest = entry.name.rpartition("-")
+        own_stem, _, rest = entry.name.rpartition("-")
+        start = f"{own_stem if stem is None else stem}-"
         digest_hex = entry.digest.rpartition(":")[2]
         suffix = rest[rest.index(".") :] if "." in rest else ""
-        name = entry.name if entry.name not in self._taken else self._free_name(lambda length: f"{stem}-{digest_hex[:length]}{suffix}")
+        is_free = entry.name not in self._taken and stem is None
+        name = entry.name if is_free else self._free_name(lambda length: f"{start}{digest_hex[:length]}{suffix}")
         if not self.directory.link_from(source, entry.name, name):
             return None
         self._taken.add(name)

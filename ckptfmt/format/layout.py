@@ -9,7 +9,7 @@ from typing import Any
 
 FORMAT_NAME = "ckptfmt"
 VERSION = (1, 0)
-KNOWN_FEATURES = frozenset({"codec:zstd", "codec:planes", "codec:same", "codec:rounded"})
+KNOWN_FEATURES = frozenset({"codec:zstd", "codec:planes", "codec:same", "codec:rounded", "codec:delta"})
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 2**20

@@ -80,7 +80,7 @@ def take_sample(raw: memoryview, dtype: str, shape: tuple[int, ...]) -> Words:
     """Return rows from all over a tensor's bytes, as words: what `plan_planes` looks at."""
     import numpy
 
-    word_bytes = _word_bytes(dtype)
+    word_bytes = word_bytes_of(dtype)
     words = numpy.frombuffer(raw, word_type(word_bytes), len(raw) // word_bytes)
     length = _row_length(dtype, shape) or min(ROW_OF_NONE, max(1, len(words)))
     rows = words[: len(words) // length * length].reshape(-1, length)
@@ -92,7 +92,7 @@ def plan_planes(sample: Words, dtype: str, shape: tuple[int, ...], size_bytes: i
     """Plan the encoding of a tensor of an element type of spec 9.2, as `coded_type` gives it, from a sample of it."""
     import numpy
 
-    word_bytes = _word_bytes(dtype)
+    word_bytes = word_bytes_of(dtype)
     if dtype in FLOATS:
         folded = fold(sample.ravel(), FOLD_ROTATED, numpy.empty(sample.size, sample.dtype)).reshape(sample.shape)
         return _plan_floats(folded, dtype, shape, size_bytes, level)
@@ -105,7 +105,8 @@ def plan_planes(sample: Words, dtype: str, shape: tuple[int, ...], size_bytes: i
     return _with_levels(plan, fold(words, plan.fold, numpy.empty_like(words)), level)
 
 
-def _word_bytes(dtype: str) -> int:
+def word_bytes_of(dtype: str) -> int:
+    """Return the bytes of the words as which an element type is coded."""
     return FLOATS[dtype][0] if dtype in FLOATS else INTEGERS.get(dtype, 1)
 
 
@@ -133,7 +134,7 @@ def _row_length(dtype: str, shape: tuple[int, ...]) -> int:
     """Return how many words a row has: all dimensions but the first, or the last alone where those are too many; 0 for none."""
     parts = 2 if dtype.startswith("complex") else 1
     lengths = (math.prod(shape[1:]) * parts, shape[-1] * parts) if len(shape) > 1 else ()
-    count, longest = math.prod(shape) * parts, BLOCK_BYTES[_word_bytes(dtype)] // _word_bytes(dtype)
+    count, longest = math.prod(shape) * parts, BLOCK_BYTES[word_bytes_of(dtype)] // word_bytes_of(dtype)
     return next((length for length in lengths if MIN_ROW_LENGTH <= length <= min(longest, count // 2)), 0)
 
 
