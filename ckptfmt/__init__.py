@@ -19,6 +19,7 @@ _HOMES = {
     "checkpoint.async_queue": ("SaveHandle",),
     "checkpoint.diff": ("DiffReport", "diff"),
     "checkpoint.encoding": ("EncodingReport", "compress", "decompress"),
+    "run.compressing": ("RunEncodingReport", "StepEncoding", "compress_run", "decompress_run"),
     "checkpoint.info": ("CheckpointInfo",),
     "checkpoint.loading": ("is_complete", "load", "load_into", "open_checkpoint", "verify"),
     "checkpoint.objects": ("LoadReport",),
@@ -101,6 +102,10 @@ if _TYPE_CHECKING:
     from ckptfmt.run.arguments import add_resume_arguments as add_resume_arguments
     from ckptfmt.run.arguments import run_from_arguments as run_from_arguments
     from ckptfmt.run.cleaning import CleanupReport as CleanupReport
+    from ckptfmt.run.compressing import RunEncodingReport as RunEncodingReport
+    from ckptfmt.run.compressing import StepEncoding as StepEncoding
+    from ckptfmt.run.compressing import compress_run as compress_run
+    from ckptfmt.run.compressing import decompress_run as decompress_run
     from ckptfmt.run.data_digests import SampledFile as SampledFile
     from ckptfmt.run.fingerprint import Fingerprint as Fingerprint
     from ckptfmt.run.mirror import MirrorStatus as MirrorStatus

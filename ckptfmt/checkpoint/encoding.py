@@ -61,9 +61,14 @@ def compress(path: PathLike, *, level: int = 3, base: PathLike | None = None) ->
         RunLockedError: something else is writing it.
         NotEnoughSpaceError: both do not fit side by side; nothing was changed.
     """
+    check_level(level)
+    return compress_checkpoint(_DISK, os.fspath(path), level=level, base=None if base is None else os.fspath(base))
+
+
+def check_level(level: object) -> None:
+    """Raise ValueError unless this is a level of compression."""
     if type(level) is not int or not 1 <= level <= MAX_LEVEL:
         raise ValueError(f"level={level!r}: expected an integer from 1 to {MAX_LEVEL}")
-    return compress_checkpoint(_DISK, os.fspath(path), level=level, base=None if base is None else os.fspath(base))
 
 
 def decompress(path: PathLike) -> EncodingReport:

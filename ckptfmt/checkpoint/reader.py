@@ -95,6 +95,10 @@ class OpenCheckpoint:
         entry = self.manifest.shards[number]
         return ShardFile(self._files[number], entry, table, where=f"{self.path}/{entry.name}")
 
+    def link_count(self, shard: int) -> int:
+        """Return under how many names a shard lies on its disk."""
+        return self._files[shard].link_count
+
     def keys(self) -> list[str]:
         """Return the names of all tensors, in the order of the state; tied tensors under each of their names."""
         return list(self._tensor_leaves())

@@ -42,13 +42,20 @@ def clean_up(steps: StepDirectory, policy: Policy, *, dry_run: bool, just_saved:
     """
     decisions = _plan(_with_newest_verified(steps), policy) if just_saved is None else _plan_after_save(steps, policy)
     freed_bytes = 0
-    for decision in decisions:
-        if not decision.is_kept:
-            freed_bytes += steps.unique_bytes(decision.step)
+    for index, decision in enumerate(decisions):
+        if decision.is_kept:
+            continue
+        unique_bytes = steps.unique_bytes(decision.step)
+        try:
             if not dry_run:
                 with suppress(CheckpointNotFoundError):
                     delete_checkpoint(steps.disk, steps.path_of(decision.step))
                 steps.forget(decision.step)
+        except RunLockedError:
+            # Somebody compresses it; the next clean-up finds it again.
+            decisions[index] = Decision(decision.step, ("being written",))
+            continue
+        freed_bytes += unique_bytes
     if not dry_run:
         _finish_deletions(steps, {decision.step for decision in decisions})
     return CleanupReport(tuple(decisions), freed_bytes, dry_run)

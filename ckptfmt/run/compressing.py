@@ -1,0 +1,247 @@
+"""Compressing the checkpoints of a run that are rarely read any more, from the oldest on, and undoing that.
+
+Each is compressed by itself, as differences from the one before it, under the lock of its own directory: a run may be written, read and
+cleaned up meanwhile, and a kill leaves checkpoints that are compressed and others that are not. Doing it again goes on with those.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from ckptfmt.checkpoint.directory import open_checkpoint_directory, read_manifest
+from ckptfmt.checkpoint.encoding import EncodingReport, PathLike, check_level, compress_checkpoint, decompress_checkpoint
+from ckptfmt.checkpoint.estimating import estimate_checkpoint
+from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.protocol import Disk
+from ckptfmt.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    FormatError,
+    IncompleteError,
+    NotEnoughSpaceError,
+    RunLockedError,
+)
+from ckptfmt.run.retention import parse_duration
+from ckptfmt.run.steps import StepDirectory, StepEntry
+
+_DISK = LocalDisk()
+
+
+@dataclass(frozen=True, slots=True)
+class StepEncoding:
+    """What became of one checkpoint of a run.
+
+    `before_bytes` and `after_bytes` are what it adds to the steps before it: files that an older one has too count for that one. `reason`
+    says why nothing was changed, and is empty otherwise.
+    """
+
+    step: int
+    path: str
+    before_bytes: int
+    after_bytes: int
+    is_changed: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEncodingReport:
+    """What compressing or decompressing did to a run, or would do: its checkpoints by step; of `older_than` and `keep_last` too."""
+
+    path: str
+    steps: tuple[StepEncoding, ...]
+    dry_run: bool = False
+
+    @property
+    def before_bytes(self) -> int:
+        """Size of all checkpoints before; files that several share count once."""
+        return sum(step.before_bytes for step in self.steps)
+
+    @property
+    def after_bytes(self) -> int:
+        """Size of all checkpoints now, counted as before."""
+        return sum(step.after_bytes for step in self.steps)
+
+
+OnStep = Callable[[StepEncoding], None]
+
+
+def compress_run(
+    path: PathLike,
+    *,
+    level: int = 3,
+    keep_last: int = 1,
+    older_than: str | float | timedelta | None = None,
+    dry_run: bool = False,
+    on_step: OnStep | None = None,
+) -> RunEncodingReport:
+    """Compress the checkpoints of a run in place, without loss, each as differences from the one before it.
+
+    The newest `keep_last` stay as they are, because a writer may build on them; `older_than`, such as "7d", leaves out younger ones. What
+    is compressed already stays, so this can be repeated and interrupted. Every checkpoint stays whole by itself: any can be deleted or
+    copied. What is damaged, or being written, is left alone, and the report says so. `dry_run` estimates by samples.
+
+    Raises:
+        CheckpointNotFoundError: there is no run.
+        NotEnoughSpaceError: a checkpoint does not fit beside its compressed self; nothing of it was changed.
+    """
+    check_level(level)
+    if type(keep_last) is not int or keep_last < 0:
+        raise ValueError(f"keep_last={keep_last!r}: expected an integer of at least 0")
+    rules = _Rules(keep_last, parse_duration(older_than))
+    return _compress(_DISK, os.fspath(path), rules, level=level, dry_run=dry_run, on_step=on_step or _ignore)
+
+
+def decompress_run(path: PathLike, *, on_step: OnStep | None = None) -> RunEncodingReport:
+    """Give all checkpoints of a run their shards back, byte for byte as they were before.
+
+    Raises:
+        As of `compress_run`.
+    """
+    return decompress_run_on(_DISK, os.fspath(path), on_step=on_step or _ignore)
+
+
+def compress_run_on(disk: Disk, path: str, *, level: int = 3, keep_last: int = 1) -> RunEncodingReport:
+    """Compress a run on any disk."""
+    return _compress(disk, path, _Rules(keep_last, None), level=level, dry_run=False, on_step=_ignore)
+
+
+def decompress_run_on(disk: Disk, path: str, *, on_step: OnStep) -> RunEncodingReport:
+    """Decompress a run on any disk, the newest checkpoint first."""
+    entries = _entries(disk, path)
+    changed = dict(_decompressed(disk, entries, on_step))
+    return RunEncodingReport(path, tuple(_counted(disk, entries, changed)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    keep_last: int
+    older_than: timedelta | None
+
+    def reason_against(self, entries: Sequence[StepEntry], index: int, now: datetime) -> str:
+        """Return why a checkpoint stays as it is; nothing where none of the rules says so."""
+        if index >= len(entries) - self.keep_last:
+            return f"last {self.keep_last}"
+        if entries[index].manifest is None:
+            return "damaged"
+        if self.older_than is not None and now - entries[index].stored().created_at < self.older_than:
+            return "too young"
+        return ""
+
+
+def _ignore(_: StepEncoding) -> None:
+    """Tell nobody."""
+
+
+def _entries(disk: Disk, path: str) -> list[StepEntry]:
+    try:
+        return StepDirectory(disk, path).entries()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointNotFoundError(f"{path}: no such run\nThere is nothing under this path.", path=path) from None
+
+
+def _compress(disk: Disk, path: str, rules: _Rules, *, level: int, dry_run: bool, on_step: OnStep) -> RunEncodingReport:
+    entries = _entries(disk, path)
+    sizes = _Sizes()
+    now = datetime.now(UTC)
+    results: list[StepEncoding] = []
+    base: str | None = None
+    for index, entry in enumerate(entries):
+        before_bytes = sizes.of_before(entry)
+        reason = rules.reason_against(entries, index, now)
+        result = StepEncoding(entry.step, entry.path, before_bytes, before_bytes, is_changed=False, reason=reason)
+        if not reason and dry_run:
+            result = _estimated(disk, entry, base, result)
+        elif not reason:
+            result = _compressed(disk, entry, base, level, result)
+        if not dry_run:
+            result = replace(result, after_bytes=sizes.of_now(disk, entry))
+        base = None if result.reason else entry.path
+        results.append(result)
+        on_step(result)
+    return RunEncodingReport(path, tuple(results), dry_run)
+
+
+def _compressed(disk: Disk, entry: StepEntry, base: str | None, level: int, result: StepEncoding) -> StepEncoding:
+    """Compress one checkpoint; where its base is not what it was, without that."""
+    try:
+        try:
+            report = compress_checkpoint(disk, entry.path, level=level, base=base)
+        except (FormatError, CheckpointNotFoundError, IncompleteError):
+            if base is None:
+                raise
+            report = compress_checkpoint(disk, entry.path, level=level)
+    except NotEnoughSpaceError:
+        raise
+    except CheckpointError as error:
+        return replace(result, reason=_reason_of(error))
+    return replace(result, is_changed=report.is_changed)
+
+
+def _reason_of(error: CheckpointError) -> str:
+    if isinstance(error, RunLockedError):
+        return "being written"
+    if isinstance(error, (CheckpointNotFoundError, IncompleteError)):
+        return "deleted meanwhile"
+    return f"damaged: {str(error).partition(chr(10))[0]}"
+
+
+def _estimated(disk: Disk, entry: StepEntry, base: str | None, result: StepEncoding) -> StepEncoding:
+    try:
+        saved_bytes = estimate_checkpoint(disk, entry.path, base)
+    except CheckpointError as error:
+        return replace(result, reason=_reason_of(error))
+    return replace(result, after_bytes=max(0, result.before_bytes - saved_bytes), is_changed=saved_bytes > 0)
+
+
+def _decompressed(disk: Disk, entries: Sequence[StepEntry], on_step: OnStep) -> Iterator[tuple[int, EncodingReport | str]]:
+    for entry in reversed(entries):
+        try:
+            report: EncodingReport | str = decompress_checkpoint(disk, entry.path)
+        except NotEnoughSpaceError:
+            raise
+        except CheckpointError as error:
+            report = _reason_of(error)
+        is_changed = not isinstance(report, str) and report.is_changed
+        sizes = (0, 0) if isinstance(report, str) else (report.unique_before_bytes, report.unique_after_bytes)
+        on_step(StepEncoding(entry.step, entry.path, *sizes, is_changed, report if isinstance(report, str) else ""))
+        yield entry.step, report
+
+
+def _counted(disk: Disk, entries: Sequence[StepEntry], reports: dict[int, EncodingReport | str]) -> Iterator[StepEncoding]:
+    sizes = _Sizes()
+    for entry in entries:
+        report = reports[entry.step]
+        before_bytes, after_bytes = sizes.of_before(entry), sizes.of_now(disk, entry)
+        reason = report if isinstance(report, str) else ""
+        is_changed = not isinstance(report, str) and report.is_changed
+        yield StepEncoding(entry.step, entry.path, before_bytes, after_bytes, is_changed, reason)
+
+
+class _Sizes:
+    """What each checkpoint adds to those before it, by the digests of its files: before, and now."""
+
+    def __init__(self) -> None:
+        self._before: set[str] = set()
+        self._now: set[str] = set()
+
+    def of_before(self, entry: StepEntry) -> int:
+        """Count a checkpoint as it was found."""
+        return _added(entry, self._before)
+
+    def of_now(self, disk: Disk, entry: StepEntry) -> int:
+        """Count a checkpoint as it is now; nothing where it is gone."""
+        try:
+            with closing(open_checkpoint_directory(disk, entry.path)) as directory:
+                return _added(replace(entry, manifest=read_manifest(directory)), self._now)
+        except CheckpointError:
+            return 0
+
+
+def _added(entry: StepEntry, known: set[str]) -> int:
+    files = {} if entry.manifest is None else {file.digest: file.size_bytes for file in entry.manifest.files() if file.digest not in known}
+    known.update(files)
+    return sum(files.values())
