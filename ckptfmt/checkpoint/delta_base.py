@@ -26,7 +26,7 @@ from ckptfmt.format.metadata import Metadata
 from ckptfmt.format.plane_fit import word_bytes_of
 
 MAX_CHAIN = 20
-MIN_DELTA_BYTES = 2**14
+MIN_DELTA_BYTES = 2**12
 
 ChunkKey = tuple[str, str, tuple[int, ...], tuple[int, ...]]
 """Name and element type of a tensor, offset and shape of the chunk."""

@@ -1,9 +1,10 @@
 """Checkpoints with encoded tensors that break one rule each. Spec 11."""
 
 import struct
+from dataclasses import replace
 
 from tests.conformance.breaking import member
-from tests.conformance.cases_encoded import MADE, MADE_OF_ROWS, MATRIX, PLANES, WORDS, checkpoint, made_from
+from tests.conformance.cases_encoded import MADE, MADE_OF_ROWS, MATRIX, PLANES, WORDS, checkpoint, delta, made_from
 from tests.conformance.cases_good import floats
 from tests.conformance.planes_kit import CONSTANT, ROTATED, STORED, Planes, stream
 from tests.conformance.vector_kit import Edits, Slot, build
@@ -156,6 +157,61 @@ def source_cases():
     wrong = with_slot(made_from("w", floats(1, 2, 3, 5), 0, 0))
     yield "E045-same-is-not", "A slot is not the same as its source.", wrong
     yield "E045-rounded-is-not", "A slot is not what its source is when rounded.", with_slot(made_from("w", brains[::-1], 0, 0, "bfloat16"))
+
+
+def delta_cases():
+    """Differences, and what they are differences from."""
+    base, raw = floats(1, 2, 3, 4), floats(2, 3, 4, 5)
+    source = Slot("source", "F32", (4,), base)
+
+    def with_slots(*slots, change=lambda content: content, requires=("codec:delta", "codec:planes", "codec:same")):
+        edits = Edits(content=lambda content: change(content) or content)
+        tree, rows, shards, options = checkpoint([source, *slots], ["float32"] * (1 + len(slots)), edits=edits, requires=requires)
+        return build(tree, rows, shards, **options)
+
+    def chain(length):
+        chunks = [floats(1 + at, 2, 3, 4) for at in range(length + 1)]
+        return [delta(f"w{at}", chunks[at + 1], chunks[at], (0, at), 4) for at in range(length)]
+
+    def one():
+        # Made anew for each, because parameters are changed in place.
+        return delta("w", raw, base, (0, 0), 4)
+
+    parameters = ("shards", 0, "encodings", 0, 1, 1, 1)
+    of_missing, of_itself = (member(*parameters, "source", value=place) for place in ([1, 0], [0, 1]))
+    of_slot_without_bytes = delta("w", raw, base, (0, 2), 4), made_from("v", base, 0, 0)
+    circle = member(*parameters, "source", value=[0, 2])
+    alone = Slot("w", "F32", (4,), b"\0" * 16, base, (("delta", {"source": [0, 0], "word": 4}),))
+    behind_zstd = replace(one(), codecs=(("zstd", {}), one().codecs[1]))
+    for name, text, files in (
+        ("delta-of-none", "A difference from nothing.", with_slots(one(), change=member(*parameters, value={"word": 4}))),
+        (
+            "delta-of-missing",
+            "A difference from a slot that is not there.",
+            with_slots(one(), change=of_missing),
+        ),
+        ("delta-of-itself", "A difference from itself.", with_slots(one(), change=of_itself)),
+        ("delta-of-another-size", "A difference from a larger slot.", with_slots(delta("w", raw[:8], base[:8], (0, 0), 4))),
+        (
+            "delta-of-the-same",
+            "A difference from a slot without bytes.",
+            with_slots(*of_slot_without_bytes),
+        ),
+        ("delta-without-word", "Words without a size are added.", with_slots(one(), change=member(*parameters, value={"source": [0, 0]}))),
+        ("delta-of-3-bytes", "Words of 3 bytes are added.", with_slots(one(), change=member(*parameters, "word", value=3))),
+        ("delta-alone", "A difference that is no stream of planes.", with_slots(alone)),
+        ("delta-behind-zstd", "A difference behind another codec.", with_slots(behind_zstd)),
+        (
+            "deltas-in-a-circle",
+            "Two differences, each from the other.",
+            with_slots(*chain(2), change=circle),
+        ),
+        ("deltas-33", "33 differences, one on the other.", with_slots(*chain(33))),
+    ):
+        yield f"E048-{name}", text, files
+    wrong = delta("w", raw, floats(1, 2, 3, 5), (0, 0), 4)
+    yield "E045-delta-of-other-bytes", "A difference that does not lead to what is declared.", with_slots(wrong)
+    yield "E046-delta-not-required", "A difference without being in `requires`.", with_slots(one(), requires=("codec:planes",))
 
 
 def _chain():

@@ -97,6 +97,48 @@ def made_from_others():
     return tree, rows, [Shard("model", first), Shard("ema", second)], {"requires": REQUIRED}
 
 
+def delta(key, raw, of, place, word, made=None):
+    """A slot whose chunk is `raw`, as the difference from `of`, which is the chunk at a place."""
+    size = 8 * word
+    pairs = zip(struct.iter_unpack(f"<{WORD[word]}", raw), struct.iter_unpack(f"<{WORD[word]}", of), strict=True)
+    difference = b"".join(((new - old) % 2**size).to_bytes(word, "little") for (new,), (old,) in pairs)
+    data = stream(difference, made or Planes(word, ZIGZAG if word > 1 else NONE, (1,) * word, (FRAME,) * word, 16))
+    return Slot(key, "U8", (len(data),), data, raw, (*PLANES, ("delta", {"source": list(place), "word": word})))
+
+
+WORD = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def deltas():
+    """Differences from slots of a second shard to which nothing else refers: words of every size, wrapping round, one on the other."""
+    older = floats(*(1.0 + index / 64 for index in range(24)))
+    newer = floats(*(1.0 - index / 60 for index in range(24)))
+    newest = floats(*(index / 59 - 1.0 for index in range(24)))
+    halves = [b"".join(struct.pack("<H", (0x3F80 + by * at) % 2**16) for at in range(37)) for by in (900, 2_000)]
+    doubles = [struct.pack("<20d", *((-by) ** at for at in range(20))) for by in (1.5, 2.0)]
+    source = [
+        Slot("w", "F32", (24,), older),
+        slot_of("coded", halves[0], Planes(2, ROTATED, (1, 1), (STORED, FRAME), 16)),
+        delta("middle", newer, older, (1, 0), 4),
+        Slot("double", "F64", (20,), doubles[0]),
+        Slot("byte", "U8", (13,), pattern(13)),
+    ]
+    own = [
+        delta("w", newest, newer, (1, 2), 4),
+        delta("half", halves[1], halves[0], (1, 1), 2),
+        delta("double", doubles[1], doubles[0], (1, 3), 8),
+        delta("byte", pattern(13)[::-1], pattern(13), (1, 4), 1),
+        made_from("equal", newest, 0, 0),
+    ]
+    types, counts = ("float32", "bfloat16", "float64", "uint8", "float32"), (24, 37, 20, 13, 24)
+    rows = [
+        Tensor(f"model.{slot.key}", dtype, (count,), slot.raw, [[0, at]])
+        for at, (slot, dtype, count) in enumerate(zip(own, types, counts, strict=True))
+    ]
+    tree = {"model": {row.name.partition(".")[2]: Ref(index) for index, row in enumerate(rows)}}
+    return tree, rows, [Shard("model", own), Shard("model", source)], {"requires": ("codec:delta", "codec:planes", "codec:same")}
+
+
 def original_shard():
     """A shard that tells from which one it was made, with the header that one had."""
     slots = [slot_of("w", WORDS, MADE), Slot("b", "F32", (1,), floats(7))]
@@ -111,4 +153,4 @@ def original_shard():
     return checkpoint(slots, ["float32", "float32"], edits=Edits(content=add))
 
 
-CASES = [planes, planes_of_rows, made_from_others, original_shard]
+CASES = [planes, planes_of_rows, made_from_others, deltas, original_shard]

@@ -17,7 +17,7 @@ BAD_GROUPS = (
     *(cases_bad_manifest.manifest_cases, cases_bad_manifest.member_cases, cases_bad_manifest.file_cases),
     *(cases_bad_metadata.frame_cases, cases_bad_metadata.packed_cases, cases_bad_metadata.tree_cases),
     *(cases_bad_shards.header_cases, cases_bad_shards.agreement_cases, cases_bad_shards.row_cases, cases_bad_shards.encoding_cases),
-    *(cases_bad_encoded.planes_cases, cases_bad_encoded.source_cases),
+    *(cases_bad_encoded.planes_cases, cases_bad_encoded.source_cases, cases_bad_encoded.delta_cases),
 )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import zstandard
 from blake3 import blake3
 
-CODECS = ("zstd", "planes", "same", "rounded")
+CODECS = ("zstd", "planes", "same", "rounded", "delta")
 
 
 class Refused(Exception):
@@ -19,16 +19,20 @@ def demand(condition, rule="E047"):
         raise Refused(rule)
 
 
-def read_chunk(shard, slot, shards, tables, requires):  # chapter 11; the bytes of a slot's chunk, and whether it is encoded
+def read_chunk(shard, slot, shards, tables, requires, deltas=0):  # chapter 11; the bytes of a slot's chunk, and whether it is encoded
     data = shards[shard][slot][2]
     codecs, *raw = {slot: rest for slot, *rest in tables[shard].get("encodings", ())}.get(slot, [[]])
-    demand(len(codecs) < 2 or {name for name, _ in codecs} == {"zstd"}, "E048")
+    names = [name for name, _ in codecs]
+    demand((len(codecs) < 2 and names != ["delta"]) or {*names} == {"zstd"} or names == ["planes", "delta"], "E048")
     for name, parameters in codecs:
         demand(f"codec:{name}" in requires, "E046")
-        if source := parameters.get("source"):
-            made_from = {slot: codecs[0][0] for slot, codecs, *_ in tables[source[0]].get("encodings", ())}.get(source[1])
-            demand(data == b"" and made_from not in CODECS[2:], "E048")
-            data = read_chunk(*source, shards, tables, requires)[0]
+        if name in CODECS[2:]:
+            place, is_delta = parameters.get("source", [-1, -1]), name == "delta"
+            demand(place[0] in range(len(shards)) and place[1] in range(len(shards[place[0]])) and deltas + is_delta <= 32, "E048")
+            of_source = {slot: codecs[0][0] for slot, codecs, *_ in tables[place[0]].get("encodings", ())}.get(place[1])
+            demand((is_delta or data == b"") and of_source not in CODECS[2:4], "E048")
+            source = read_chunk(*place, shards, tables, requires, deltas + is_delta)[0]
+            data = added(data, source, parameters.get("word")) if is_delta else source
             data = rounded(data, parameters["to"]) if name == "rounded" else data
         elif name == "planes":
             data = decode_planes(data)
@@ -36,6 +40,11 @@ def read_chunk(shard, slot, shards, tables, requires):  # chapter 11; the bytes 
             data = zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(data, read_across_frames=True).read(raw[0] + 1)
     demand(not codecs or [len(data), blake3(data).digest()] == raw, "E045")
     return data, bool(codecs)
+
+
+def added(data, source, w):  # 11.4
+    demand(w in (1, 2, 4, 8) and len(source) % w == 0 and len(data) == len(source), "E048")
+    return (np.frombuffer(data, f"<u{w}") + np.frombuffer(source, f"<u{w}")).tobytes()
 
 
 def decode_planes(data):  # 11.1
