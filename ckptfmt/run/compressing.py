@@ -7,13 +7,13 @@ cleaned up meanwhile, and a kill leaves checkpoints that are compressed and othe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ckptfmt.checkpoint.directory import open_checkpoint_directory, read_manifest
-from ckptfmt.checkpoint.encoding import EncodingReport, PathLike, check_level, compress_checkpoint, decompress_checkpoint
+from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.encoding import PathLike, check_level, compress_checkpoint, decompress_checkpoint
 from ckptfmt.checkpoint.estimating import estimate_checkpoint
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.disk.protocol import Disk
@@ -112,8 +112,11 @@ def compress_run_on(disk: Disk, path: str, *, level: int = 3, keep_last: int = 1
 def decompress_run_on(disk: Disk, path: str, *, on_step: OnStep) -> RunEncodingReport:
     """Decompress a run on any disk, the newest checkpoint first."""
     entries = _entries(disk, path)
-    changed = dict(_decompressed(disk, entries, on_step))
-    return RunEncodingReport(path, tuple(_counted(disk, entries, changed)))
+    sizes = _Sizes()
+    before = {entry.step: sizes.of(disk, entry.path) for entry in entries}
+    found = {result.step: result for result in _decompressed(disk, entries, before, on_step)}
+    sizes = _Sizes()
+    return RunEncodingReport(path, tuple(replace(found[entry.step], after_bytes=sizes.of(disk, entry.path)) for entry in entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +148,12 @@ def _entries(disk: Disk, path: str) -> list[StepEntry]:
 
 def _compress(disk: Disk, path: str, rules: _Rules, *, level: int, dry_run: bool, on_step: OnStep) -> RunEncodingReport:
     entries = _entries(disk, path)
-    sizes = _Sizes()
+    before, after = _Sizes(), _Sizes()
     now = datetime.now(UTC)
     results: list[StepEncoding] = []
     base: str | None = None
     for index, entry in enumerate(entries):
-        before_bytes = sizes.of_before(entry)
+        before_bytes = before.of(disk, entry.path)
         reason = rules.reason_against(entries, index, now)
         result = StepEncoding(entry.step, entry.path, before_bytes, before_bytes, is_changed=False, reason=reason)
         if not reason and dry_run:
@@ -158,7 +161,7 @@ def _compress(disk: Disk, path: str, rules: _Rules, *, level: int, dry_run: bool
         elif not reason:
             result = _compressed(disk, entry, base, level, result)
         if not dry_run:
-            result = replace(result, after_bytes=sizes.of_now(disk, entry))
+            result = replace(result, after_bytes=after.of(disk, entry.path))
         base = None if result.reason else entry.path
         results.append(result)
         on_step(result)
@@ -197,51 +200,37 @@ def _estimated(disk: Disk, entry: StepEntry, base: str | None, result: StepEncod
     return replace(result, after_bytes=max(0, result.before_bytes - saved_bytes), is_changed=saved_bytes > 0)
 
 
-def _decompressed(disk: Disk, entries: Sequence[StepEntry], on_step: OnStep) -> Iterator[tuple[int, EncodingReport | str]]:
+def _decompressed(disk: Disk, entries: Sequence[StepEntry], before: Mapping[int, int], on_step: OnStep) -> Iterator[StepEncoding]:
     for entry in reversed(entries):
+        result = StepEncoding(entry.step, entry.path, before[entry.step], before[entry.step], is_changed=False)
         try:
-            report: EncodingReport | str = decompress_checkpoint(disk, entry.path)
+            report = decompress_checkpoint(disk, entry.path)
+            if report.is_changed:
+                result = replace(result, after_bytes=report.after_bytes, is_changed=True)
         except NotEnoughSpaceError:
             raise
         except CheckpointError as error:
-            report = _reason_of(error)
-        is_changed = not isinstance(report, str) and report.is_changed
-        sizes = (0, 0) if isinstance(report, str) else (report.unique_before_bytes, report.unique_after_bytes)
-        on_step(StepEncoding(entry.step, entry.path, *sizes, is_changed, report if isinstance(report, str) else ""))
-        yield entry.step, report
-
-
-def _counted(disk: Disk, entries: Sequence[StepEntry], reports: dict[int, EncodingReport | str]) -> Iterator[StepEncoding]:
-    sizes = _Sizes()
-    for entry in entries:
-        report = reports[entry.step]
-        before_bytes, after_bytes = sizes.of_before(entry), sizes.of_now(disk, entry)
-        reason = report if isinstance(report, str) else ""
-        is_changed = not isinstance(report, str) and report.is_changed
-        yield StepEncoding(entry.step, entry.path, before_bytes, after_bytes, is_changed, reason)
+            result = replace(result, reason=_reason_of(error))
+        on_step(result)
+        yield result
 
 
 class _Sizes:
-    """What each checkpoint adds to those before it, by the digests of its files: before, and now."""
+    """What each checkpoint adds to those before it: of files with several names, those that no earlier one has."""
 
     def __init__(self) -> None:
-        self._before: set[str] = set()
-        self._now: set[str] = set()
+        self._known: set[str] = set()
 
-    def of_before(self, entry: StepEntry) -> int:
-        """Count a checkpoint as it was found."""
-        return _added(entry, self._before)
-
-    def of_now(self, disk: Disk, entry: StepEntry) -> int:
-        """Count a checkpoint as it is now; nothing where it is gone."""
+    def of(self, disk: Disk, path: str) -> int:
+        """Count a checkpoint; nothing where it is gone or cannot be read."""
+        added_bytes = 0
         try:
-            with closing(open_checkpoint_directory(disk, entry.path)) as directory:
-                return _added(replace(entry, manifest=read_manifest(directory)), self._now)
+            with closing(open_checkpoint_directory(disk, path)) as directory:
+                for entry in read_manifest(directory).files():
+                    with closing(open_named_file(directory, entry)) as file:
+                        if file.link_count == 1 or entry.digest not in self._known:
+                            added_bytes += entry.size_bytes
+                    self._known.add(entry.digest)
         except CheckpointError:
-            return 0
-
-
-def _added(entry: StepEntry, known: set[str]) -> int:
-    files = {} if entry.manifest is None else {file.digest: file.size_bytes for file in entry.manifest.files() if file.digest not in known}
-    known.update(files)
-    return sum(files.values())
+            return added_bytes
+        return added_bytes

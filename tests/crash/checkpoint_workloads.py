@@ -98,6 +98,17 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
     def decompress(product: Product, disk: Any) -> None:
         product.decompress_checkpoint(disk, TARGET)
 
+    # Every second tensor of this is that of the other checkpoint, which is compressed: a difference of nothing.
+    near = make_state(NEW, shared=OTHERS, tiled=COMPRESSIBLE, **size)
+    beside_near = both(
+        save(OTHERS, OTHER, tiled=COMPRESSIBLE),
+        lambda product, disk: product.compress_checkpoint(disk, OTHER, level=3),
+        save(NEW, shared=OTHERS, tiled=COMPRESSIBLE),
+    )
+
+    def compress_with_base(product: Product, disk: Any) -> None:
+        product.compress_checkpoint(disk, TARGET, level=3, base=OTHER)
+
     other = save(OTHERS, OTHER)
     overwrite = save(NEW, overwrite=True)
     with_base = save(NEW, shared=OTHERS, base=OTHER)
@@ -131,6 +142,9 @@ def workloads(tensor_count: int) -> dict[str, Workload]:
             None,
             partly_others,
         ),
+        Workload("compress with a base", beside_near, compress_with_base, near, near),
+        Workload("compress with a base, not linked", beside_near, compress_with_base, near, near, has_links=False),
+        Workload("decompress with a base", both(beside_near, compress_with_base), decompress, near, near),
         Workload("delete", both(save(OLD), other), delete, old, None),
         Workload("delete what shares files", both(other, save(OTHERS, base=OTHER)), delete, make_state(OTHERS, **size), None),
     ]

@@ -36,6 +36,9 @@ LEAST_STATES = {
     "first save by two processes": 1_500,
     "overwrite by two processes": 2_000,
     "save by two processes with a base": 2_000,
+    "compress with a base": 3_000,
+    "compress with a base, not linked": 3_000,
+    "decompress with a base": 3_000,
     "delete": 200,
     "delete what shares files": 200,
 }

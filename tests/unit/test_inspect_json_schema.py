@@ -122,6 +122,8 @@ def documents(run_path, tmp_path, capsys):
         ["history", run_path, "--plot", str(tmp_path / "x.svg")],
         ["best", run_path, "--metric", "val.loss", "--mode", "min"],
         ["cleanup", run_path, "--keep-last", "1", "-n"],
+        ["compress", broken, str(tmp_path / "nothing"), "-n"],
+        ["decompress", run_path, str(tmp_path / "nothing")],
         ["diff", first, last],
         ["diff", os.path.join(run_path, "step-00000100"), last],
         ["convert", run_path, str(tmp_path / "results"), "--steps", "300"],

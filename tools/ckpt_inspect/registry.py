@@ -38,6 +38,18 @@ def _cleanup() -> CommandModule:
     return cleanup
 
 
+def _compress() -> CommandModule:
+    from ckpt_inspect.commands import compress
+
+    return compress
+
+
+def _decompress() -> CommandModule:
+    from ckpt_inspect.commands import decompress
+
+    return decompress
+
+
 def _diff() -> CommandModule:
     from ckpt_inspect.commands import diff
 
@@ -86,6 +98,8 @@ COMMANDS = (
     Command("history", ("log",), "RUN", "metrics by step, a chart of each", _history),
     Command("best", (), "RUN", "the step with the best value of a metric", _best),
     Command("cleanup", ("prune", "forget"), "RUN", "delete what no rule keeps, and say why", _cleanup),
+    Command("compress", (), "PATH...", "old checkpoints in fewer bytes, without loss", _compress),
+    Command("decompress", (), "PATH...", "checkpoints as they were before compress", _decompress),
     Command("diff", (), "A B", "what differs between two checkpoints", _diff),
     Command("salvage", (), "PATH", "go on with the sound records of damaged journals", _salvage),
     Command("convert", ("export",), "SRC DST", "results of a run, or tensors, in common formats", _convert),
