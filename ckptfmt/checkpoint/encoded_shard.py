@@ -48,7 +48,7 @@ def plan_encoding(rewriter: ShardRewriter) -> EncodingPlan:
     for shard, file in enumerate(rewriter.shards):
         # A copy of what others share would free nothing and take more.
         is_alone = not rewriter.staging.shared_bytes(file.entry.name)
-        is_used = bool(rewriter.uses[shard])
+        is_used = bool(rewriter.uses[shard].slots)
         may_change = is_alone and is_used and not tables[shard].encodings and tables[shard].original is None
         of_shard = [replace(found, may_change=may_change and found.place not in sources) for found in _facts(rewriter, shard, file)]
         known += of_shard
@@ -148,7 +148,7 @@ def count_added(rewriter: ShardRewriter) -> int:
     tables = rewriter.metadata.shards
     sources = {encoding.delta_source[0] for table in tables for encoding in table.encodings.values() if encoding.delta_source}
     count = 0
-    while count < len(tables) and not rewriter.uses[-count - 1] and len(tables) - count - 1 in sources:
+    while count < len(tables) and not rewriter.uses[-count - 1].slots and len(tables) - count - 1 in sources:
         count += 1
     added = range(len(tables) - count, len(tables))
     for table in tables[: added.start]:

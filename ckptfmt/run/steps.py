@@ -159,7 +159,12 @@ class StepDirectory:
 
     def _check_once(self, known: _Known) -> StepEntry:
         if known.checked is None:
-            known = replace(known, checked=replace(known.entry, error=self.find_damage(known.entry)))
+            error = self.find_damage(known.entry)
+            if error is not None:
+                # Its files are others where somebody has compressed it since it was seen.
+                known = self._look(known.entry.step) or known
+                error = self.find_damage(known.entry)
+            known = replace(known, checked=replace(known.entry, error=error))
             if known.entry.step in self._known:
                 self._known[known.entry.step] = known
         return known.checked or known.entry

@@ -202,6 +202,19 @@ def test_the_metadata_of_a_linked_shard_says_only_what_is_needed(run):
         assert all(checkpoint.metadata.shards[number].original is None for number in added)
 
 
+def test_a_writer_takes_what_was_compressed_beside_it_for_sound(tmp_path):
+    with ckptfmt.Run(tmp_path / "r", durable=False) as writer:
+        for step in STEPS[:3]:
+            writer.save(step, make_state(step))
+    with ckptfmt.Run(tmp_path / "r", durable=False, keep_last=3, resume="must") as writer:
+        assert len(list(writer.list())) == 3
+        ckptfmt.compress_run(tmp_path / "r", keep_last=0)
+        writer.save(40, make_state(40))
+        assert [each.step for each in writer.list()] == [20, 30, 40]
+    for step in (20, 30, 40):
+        assert is_state(path_of(tmp_path / "r", step), step)
+
+
 def memory_run():
     disk = MemoryDisk()
     disk.make_directory("/run")
