@@ -86,12 +86,20 @@ def _check(source: Directory, target: Directory, manifest: Manifest) -> None:
     raise OSError(errno.EIO, f"the copy does not read back as it was written ({damage.rule})", damage.path)
 
 
+def _is_same_state(found: Manifest, manifest: Manifest) -> bool:
+    """Tell whether one of two manifests is of the other's checkpoint, as it is or compressed since."""
+    if found.digest == manifest.digest:
+        return True
+    described = [(each.created_at_utc, each.step, each.fingerprint, each.tensor_count, each.tensor_bytes) for each in (found, manifest)]
+    return described[0] == described[1] and any(feature.startswith("codec:") for each in (found, manifest) for feature in each.requires)
+
+
 def _is_there(target: Directory, manifest: Manifest) -> bool:
     try:
         found = find_manifest(target)
-        if found is None or found.digest != manifest.digest:
+        if found is None or not _is_same_state(found, manifest):
             return False
-        for entry in manifest.files():
+        for entry in found.files():
             open_named_file(target, entry).close()
     except CheckpointError:
         return False

@@ -207,10 +207,10 @@ def test_a_writer_takes_what_was_compressed_beside_it_for_sound(tmp_path):
         for step in STEPS[:3]:
             writer.save(step, make_state(step))
     with ckptfmt.Run(tmp_path / "r", durable=False, keep_last=3, resume="must") as writer:
-        assert len(list(writer.list())) == 3
+        assert len(writer.all_steps()) == 3
         ckptfmt.compress_run(tmp_path / "r", keep_last=0)
         writer.save(40, make_state(40))
-        assert [each.step for each in writer.list()] == [20, 30, 40]
+        assert writer.all_steps() == [20, 30, 40]
     for step in (20, 30, 40):
         assert is_state(path_of(tmp_path / "r", step), step)
 
@@ -262,3 +262,17 @@ def test_a_run_that_was_killed_at_any_operation_is_whole_and_can_be_gone_on_with
         assert [step.reason for step in compress_run_on(disk, "/run", keep_last=0).steps] == ["", "", ""]
         all_sound(disk)
         decompress_run_on(disk, "/run", on_step=lambda _: None)
+
+
+def test_a_mirror_keeps_what_it_copied_before_it_was_compressed(tmp_path):
+    with ckptfmt.Run(tmp_path / "r", durable=False, mirror=tmp_path / "m") as writer:
+        for step in STEPS[:3]:
+            writer.save(step, make_state(step))
+    before = contents(tmp_path / "m")
+    ckptfmt.compress_run(tmp_path / "r", keep_last=0)
+    with ckptfmt.Run(tmp_path / "r", durable=False, mirror=tmp_path / "m", resume="must") as writer:
+        writer.save(40, make_state(40))
+    after = contents(tmp_path / "m")
+    kept = {name for name in before if name.startswith("step-")}
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert all(is_state(path_of(tmp_path / "m", step), step) for step in STEPS)
