@@ -20,7 +20,7 @@ from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.disk.paths import is_within, make_directories
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, CorruptError
-from ckptfmt.run.mirror_copy import MIN_GENERATIONS, copy_checkpoint, copy_run_file, find_identity, is_copied
+from ckptfmt.run.mirror_copy import MIN_GENERATIONS, copy_checkpoint, copy_run_file, find_identity, is_copied, is_same_state
 from ckptfmt.run.mirror_fill import Brought, fill
 from ckptfmt.run.mirror_journals import MirrorJournals, find_journals
 from ckptfmt.run.notices import warn
@@ -207,9 +207,11 @@ class Mirror:
             if is_other or (theirs is None and self.has_content()):
                 self._target.set_everything_aside(reason="other-run", now=now)
             self._is_same_run = True
-        there = {entry.step: entry.manifest.digest for entry in self._target.known_entries() if entry.manifest is not None}
+        there = {entry.step: entry.manifest for entry in self._target.known_entries() if entry.manifest is not None}
+        ours_by_step = {entry.step: entry.manifest for entry in (self._source.known_entries() if wanted else ()) if entry.manifest}
         newest = max(wanted, default=max(there, default=0))
-        left = sorted((step for step, digest in there.items() if step > newest or wanted.get(step, digest) != digest), reverse=True)
+        kept = {step for step, found in there.items() if is_same_state(found, ours_by_step.get(step) or found)}
+        left = sorted((step for step in there if step > newest or step not in kept), reverse=True)
         if left and all(step in left for step in there):
             # One that is in nobody's way comes first, so that the mirror never is without any.
             for step in [step for step in wanted if step not in left][:1]:

@@ -86,7 +86,7 @@ def _check(source: Directory, target: Directory, manifest: Manifest) -> None:
     raise OSError(errno.EIO, f"the copy does not read back as it was written ({damage.rule})", damage.path)
 
 
-def _is_same_state(found: Manifest, manifest: Manifest) -> bool:
+def is_same_state(found: Manifest, manifest: Manifest) -> bool:
     """Tell whether one of two manifests is of the other's checkpoint, as it is or compressed since."""
     if found.digest == manifest.digest:
         return True
@@ -97,7 +97,7 @@ def _is_same_state(found: Manifest, manifest: Manifest) -> bool:
 def _is_there(target: Directory, manifest: Manifest) -> bool:
     try:
         found = find_manifest(target)
-        if found is None or not _is_same_state(found, manifest):
+        if found is None or not is_same_state(found, manifest):
             return False
         for entry in found.files():
             open_named_file(target, entry).close()
