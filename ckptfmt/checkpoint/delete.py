@@ -6,8 +6,11 @@ import errno
 from contextlib import suppress
 
 from ckptfmt.checkpoint.directory import open_checkpoint_directory
+from ckptfmt.checkpoint.store_staging import delete_from_store
 from ckptfmt.disk.paths import parent_of
 from ckptfmt.disk.protocol import Directory, Disk, LockState
+from ckptfmt.disk.remote import RemoteDirectory
+from ckptfmt.disk.urls import is_url
 from ckptfmt.errors import RunLockedError
 from ckptfmt.format.layout import MANIFEST_NAME, is_data_name, is_temporary_name
 
@@ -25,7 +28,10 @@ def delete_checkpoint(disk: Disk, path: str) -> None:
             raise RunLockedError(
                 f"{path}: another process or thread is saving into this checkpoint\nDelete it when that is done.", path=path
             )
-        _remove_files(directory)
+        if isinstance(directory, RemoteDirectory):
+            delete_from_store(directory)
+        else:
+            _remove_files(directory)
         try:
             disk.remove_directory(path)
         except OSError as error:
@@ -34,6 +40,8 @@ def delete_checkpoint(disk: Disk, path: str) -> None:
             return
     finally:
         directory.close()
+    if is_url(path):
+        return
     parent = disk.open_directory(parent_of(path))
     try:
         parent.sync()

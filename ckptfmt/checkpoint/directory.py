@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ckptfmt.checkpoint.info import CheckpointInfo, describe
+from ckptfmt.checkpoint.unread_file import UnreadFile
 from ckptfmt.disk.protocol import Directory, Disk, NotARegularFileError, ReadableFile
+from ckptfmt.disk.remote import RemoteDirectory
 from ckptfmt.errors import CheckpointNotFoundError, IncompleteError
 from ckptfmt.format.layout import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from ckptfmt.format.manifest import FileEntry, Manifest, decode_manifest
@@ -57,6 +59,9 @@ def find_manifest(directory: Directory) -> Manifest | None:
 
 def describe_directory(directory: Directory, manifest: Manifest) -> CheckpointInfo:
     """Return the info of an open checkpoint; what it shares by hard links is asked of the file system."""
+    if isinstance(directory, RemoteDirectory):
+        # In a store nothing is shared, and what is there is asked for when it is read.
+        return describe(directory.path, manifest, manifest_bytes=directory.last_seen_bytes(MANIFEST_NAME), shared_bytes=0)
     sizes, shared_bytes = [], 0
     for name in (MANIFEST_NAME, *(entry.name for entry in manifest.files())):
         try:
@@ -73,8 +78,9 @@ def describe_directory(directory: Directory, manifest: Manifest) -> CheckpointIn
 def open_named_file(directory: Directory, entry: FileEntry) -> ReadableFile:
     """Open a file that the manifest names, and check that it is a regular file of the declared size."""
     where = f"{directory.path}/{entry.name}"
+    file: ReadableFile
     try:
-        file = directory.open(entry.name)
+        file = directory.open_unread(entry.name) if isinstance(directory, RemoteDirectory) else directory.open(entry.name)
     except FileNotFoundError:
         raise violation("E012", where, advice="The checkpoint is incomplete; use another copy.") from None
     except NotARegularFileError:
@@ -84,3 +90,8 @@ def open_named_file(directory: Directory, entry: FileEntry) -> ReadableFile:
         expected, found = f"{entry.size_bytes} bytes", f"{file.size_bytes} bytes"
         raise violation("E014", where, expected=expected, found=found, advice="The file is truncated or damaged; use another copy.")
     return file
+
+
+def open_to_read(directory: Directory, entry: FileEntry) -> ReadableFile:
+    """Do as `open_named_file`, but leave it to the first read to look for a file of a store, which costs no request of its own."""
+    return UnreadFile(directory, entry) if isinstance(directory, RemoteDirectory) else open_named_file(directory, entry)

@@ -10,11 +10,12 @@ from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_f
 from ckptfmt.checkpoint.objects import LoadReport, Stateful, restore_objects
 from ckptfmt.checkpoint.reader import OpenCheckpoint
 from ckptfmt.checkpoint.verify import VerifyReport, verify_checkpoint
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
+from ckptfmt.disk.urls import location
 from ckptfmt.errors import CheckpointError
 from ckptfmt.state.pause import collector_paused
 
-_DISK = LocalDisk()
+_DISK = AnyDisk()
 
 PathLike = str | os.PathLike[str]
 
@@ -33,7 +34,7 @@ def load(path: PathLike, *, only: str | Sequence[str] | None = None, device: Any
     """
     with collector_paused():
         # In a function of its own, so that what it needed is gone before there is a collection.
-        return _load(os.fspath(path), only, device, verify=verify)
+        return _load(location(path), only, device, verify=verify)
 
 
 def _load(path: str, only: str | Sequence[str] | None, device: Any, *, verify: bool) -> Any:
@@ -47,13 +48,13 @@ def load_into(path: PathLike, objects: Mapping[str, Stateful], *, strict: bool =
     Each object's `load_state_dict` is called, with `strict` where it takes that. Everything is read and verified before the
     first object is touched. With strict=False an object without a section is reported as missing and left as it is.
     """
-    with OpenCheckpoint(_DISK, os.fspath(path)) as checkpoint:
+    with OpenCheckpoint(_DISK, location(path)) as checkpoint:
         return restore_objects(checkpoint, objects, strict=strict)
 
 
 def open_checkpoint(path: PathLike, *, device: Any = "cpu", verify: bool = True) -> OpenCheckpoint:
     """Open a checkpoint to read single tensors, slices or its tree. Use as a context manager."""
-    return OpenCheckpoint(_DISK, os.fspath(path), verify=verify, device=device)
+    return OpenCheckpoint(_DISK, location(path), verify=verify, device=device)
 
 
 def verify(path: PathLike, *, level: str = "full") -> VerifyReport:
@@ -64,13 +65,13 @@ def verify(path: PathLike, *, level: str = "full") -> VerifyReport:
     Raises:
         CheckpointNotFoundError: there is nothing under this path.
     """
-    return verify_checkpoint(_DISK, os.fspath(path), level=level)
+    return verify_checkpoint(_DISK, location(path), level=level)
 
 
 def is_complete(path: PathLike) -> bool:
     """Tell whether a committed checkpoint is there: a sound manifest, and every file that it names in its full size. Cheap."""
     try:
-        directory = open_checkpoint_directory(_DISK, os.fspath(path))
+        directory = open_checkpoint_directory(_DISK, location(path))
     except CheckpointError:
         return False
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ckptfmt.checkpoint.directory import open_named_file
+from ckptfmt.checkpoint.directory import open_to_read
 from ckptfmt.disk.protocol import Directory
 from ckptfmt.errors import FormatError
 from ckptfmt.format.digest import digest_of, format_digest, short
@@ -73,7 +73,7 @@ def read_raw_metadata(directory: Directory, manifest: Manifest) -> bytes:
 
 def _read(directory: Directory, manifest: Manifest, where: str) -> bytes:
     entry = manifest.metadata
-    file = open_named_file(directory, entry)
+    file = open_to_read(directory, entry)
     try:
         data = file.read(0, entry.size_bytes)
     finally:

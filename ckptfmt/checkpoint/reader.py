@@ -17,7 +17,7 @@ from re import compile as compile_pattern
 from types import TracebackType
 from typing import Any
 
-from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_to_read, read_manifest
 from ckptfmt.checkpoint.metadata_file import decode_raw_metadata, find_one_tensor, read_raw_metadata
 from ckptfmt.checkpoint.neighbours import find_ready
 from ckptfmt.checkpoint.shard_file import ShardFile
@@ -308,7 +308,7 @@ def _open_files(directory: Directory, manifest: Manifest, stack: ExitStack) -> t
     files = []
     try:
         for entry in manifest.shards:
-            files.append(open_named_file(directory, entry))
+            files.append(open_to_read(directory, entry))
             stack.callback(files[-1].close)
     except FormatError:
         # What is wrong with the metadata comes first.

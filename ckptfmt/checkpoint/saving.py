@@ -18,7 +18,8 @@ from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.publishing import SaveOptions
 from ckptfmt.checkpoint.snapshot import snapshot
 from ckptfmt.checkpoint.writer import write_checkpoint
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
+from ckptfmt.disk.urls import location
 from ckptfmt.errors import UnsupportedTypeError
 from ckptfmt.format import canonical_json
 from ckptfmt.format.layout import MAX_INTEGER
@@ -26,7 +27,7 @@ from ckptfmt.format.rules import shown
 from ckptfmt.state.pause import collector_paused
 from ckptfmt.state.tree import encode_state
 
-_DISK = LocalDisk()
+_DISK = AnyDisk()
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)(i?)[bB]?\s*")
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
@@ -80,7 +81,7 @@ def save(
         durable=durable,
     )
     with collector_paused():
-        return write_checkpoint(_DISK, os.fspath(path), encode_state(state), options)
+        return write_checkpoint(_DISK, location(path), encode_state(state), options)
 
 
 def async_save(
@@ -113,7 +114,7 @@ def async_save(
         durable=durable,
     )
     copied = snapshot(encode_state(state))
-    target = os.fspath(path)
+    target = location(path)
     return QUEUE.put(target, lambda: write_checkpoint(_DISK, target, copied, options))
 
 
@@ -136,7 +137,7 @@ def check_options(
         metrics=metric_values(metrics or {}),
         fingerprint=_fingerprint_document(fingerprint),
         overwrite=overwrite,
-        base=None if base is None else os.fspath(base),
+        base=None if base is None else location(base),
         max_shard_size_bytes=parse_size(max_shard_size),
         durable=durable,
         frozen=(frozen,) if isinstance(frozen, str) else tuple(frozen),

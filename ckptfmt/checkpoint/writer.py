@@ -18,6 +18,7 @@ from ckptfmt.checkpoint.shard_plan import TensorPlan, name_tensors, plan_shards
 from ckptfmt.checkpoint.shard_writer import ShardWriter
 from ckptfmt.checkpoint.source_digests import digest_sources
 from ckptfmt.checkpoint.staging import Staging, naming_a_full_disk
+from ckptfmt.checkpoint.store_staging import StoreStaging, open_staging
 from ckptfmt.disk.protocol import Directory, Disk
 from ckptfmt.errors import CorruptError
 from ckptfmt.format.manifest import ShardEntry
@@ -32,14 +33,14 @@ _COPY_BYTES = 8 * 2**20
 
 def write_checkpoint(disk: Disk, path: str, state: EncodedState, options: SaveOptions) -> CheckpointInfo:
     """Write a state as a checkpoint, durably and atomically, and return what was committed."""
-    with naming_a_full_disk(path), Staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
+    with naming_a_full_disk(path), open_staging(disk, path, overwrite=options.overwrite, durable=options.durable) as staging:
         return _Writer(disk, staging, state, options).write()
 
 
 class _Writer:
     """One save on its way."""
 
-    def __init__(self, disk: Disk, staging: Staging, state: EncodedState, options: SaveOptions) -> None:
+    def __init__(self, disk: Disk, staging: Staging | StoreStaging, state: EncodedState, options: SaveOptions) -> None:
         self.disk = disk
         self.staging = staging
         self.tree = state.tree

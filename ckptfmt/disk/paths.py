@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ckptfmt.disk.protocol import Disk
+from ckptfmt.disk.urls import is_url
 
 _FORBIDDEN_CHARACTERS = ("/", "\0", *(("\\", ":") if os.name == "nt" else ()))
 
@@ -62,9 +63,15 @@ def make_directories(disk: Disk, path: str, *, durable: bool = True) -> None:
     With `durable` each name is on the disk before the next level is made, and so is the name of the deepest level that
     existed before: it is the one that a run which was killed in here may have left behind.
 
+    A store has prefixes that need no making; the disk takes note of the path.
+
     Raises:
         NotADirectoryError: a component of the path is something else.
     """
+    if is_url(path):
+        with suppress(FileExistsError):
+            disk.make_directory(path)
+        return
     path = path.rstrip(os.sep) or path
     parent = parent_of(path)
     is_new = not _exists(disk, path)
