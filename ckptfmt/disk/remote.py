@@ -36,7 +36,14 @@ class RemoteDisk:
     def open_directory(self, path: str) -> RemoteDirectory:
         """Open a prefix below which there is an object, or that was made here."""
         directory = self._directory(path)
-        if directory.key not in self._made and not directory.store.has_any(directory.key):
+        if directory.key in self._made:
+            return directory
+        try:
+            is_there = directory.store.has_any(directory.key)
+        except PermissionError:
+            # Who may read objects need not be allowed to list them.
+            is_there = True
+        if not is_there:
             raise FileNotFoundError(errno.ENOENT, "no object lies below this prefix", path)
         return directory
 

@@ -40,7 +40,10 @@ _PASSING_ERRNO = frozenset(
 )
 # aiohttp's connections and bodies; botocore's connections, timeouts and checksums; http.client's truncated bodies.
 _PASSING_NAMES = frozenset(
-    "ClientConnectionError ClientPayloadError HTTPClientError IncompleteReadError IncompleteRead ResponseParserError FlexibleChecksumError".split()
+    (
+        "ClientConnectionError ClientPayloadError ConnectionError FlexibleChecksumError HTTPClientError IncompleteRead "
+        "IncompleteReadError ResponseParserError"
+    ).split()
 )
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError, ChangedMeanwhileError)
 _NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "CredentialRetrieval", "ProfileNotFound", "TokenRetrieval", "DefaultCredentials")
@@ -83,13 +86,13 @@ def is_passing(error: BaseException) -> bool:
     """Tell whether the same call may succeed a moment later."""
     if isinstance(error, _FINAL):
         return False
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, ConnectionError | TimeoutError | EOFError) or names & _PASSING_NAMES:
+        return True
     if code_of(error) in _PASSING_CODES or status_of(error) in _PASSING_STATUS:
         return True
     if code_of(error) or status_of(error):
         return False
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, ConnectionError | TimeoutError | EOFError) or names & _PASSING_NAMES:
-        return True
     return isinstance(error, OSError) and error.errno in _PASSING_ERRNO
 
 
