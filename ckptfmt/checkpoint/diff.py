@@ -16,7 +16,8 @@ from typing import Any
 from ckptfmt.checkpoint.reader import OpenCheckpoint, TensorInfo
 from ckptfmt.checkpoint.tensor_diff import compare_elements
 from ckptfmt.checkpoint.tree_diff import Globs, Selection, Show, Side, Tolerance, TreeDiff, ValueDifference
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
+from ckptfmt.disk.urls import location
 from ckptfmt.errors import FormatError
 from ckptfmt.format.fingerprint import Difference, FingerprintDocument, compare_documents, decode_document
 from ckptfmt.format.metadata import TensorRow
@@ -81,7 +82,7 @@ def diff(a: PathLike, b: PathLike, only: Globs = None, exclude: Globs = None, at
     """
     tolerance, selection = Tolerance(atol, rtol), Selection(only, exclude)
     with ExitStack() as stack:
-        sides = [side_of(stack.enter_context(OpenCheckpoint(LocalDisk(), os.fspath(path)))) for path in (a, b)]
+        sides = [side_of(stack.enter_context(OpenCheckpoint(AnyDisk(), location(path)))) for path in (a, b)]
         return compare(sides[0], sides[1], selection, tolerance, _outlined)
 
 

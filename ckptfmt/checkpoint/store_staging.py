@@ -216,5 +216,3 @@ def delete_from_store(directory: RemoteDirectory) -> None:
 
 def _exists(path: str, what: str) -> CheckpointExistsError:
     return CheckpointExistsError(f"{path}: {what}\nPass overwrite=True to replace it, or save under another path.", path=path)
-
-

@@ -79,10 +79,7 @@ class FsspecStore:
         self._fs.invalidate_cache()
         path = self._path(prefix)
         try:
-            if is_deep:
-                found = list(self._fs.find(path, detail=True).values())
-            else:
-                found = self._fs.ls(path, detail=True)
+            found = self._fs.find(path, detail=True).values() if is_deep else self._fs.ls(path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             found = []
         below = path.rstrip("/") + "/"

@@ -198,4 +198,6 @@ def _open_store(protocol: str) -> ObjectStore:
         return FsspecStore(fsspec.filesystem(protocol, **options))
     except ImportError as error:
         extra = "ckptfmt[s3]" if protocol in _S3_PROTOCOLS else "fsspec"
-        raise ImportError(f"{protocol}:// cannot be opened: {error}\npip install '{extra}', and what fsspec needs for {protocol}") from error
+        raise ImportError(
+            f"{protocol}:// cannot be opened: {error}\npip install '{extra}', and what fsspec needs for {protocol}"
+        ) from error

@@ -48,7 +48,9 @@ _PASSING_NAMES = frozenset(
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError, ChangedMeanwhileError)
 _NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "CredentialRetrieval", "ProfileNotFound", "TokenRetrieval", "DefaultCredentials")
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_KEY|ACCOUNT_KEY", re.IGNORECASE)
-_SECRET_OPTION = re.compile(r"(?i)((?:signature|credential|token|secret|password|authorization|sig|access_?key_?(?:id)?)\s*[=:]\s*)[^\s&;,<>\"']+")
+_SECRET_OPTION = re.compile(
+    r"((?:signature|credential|token|secret|password|authorization|sig|access_?key_?(?:id)?)\s*[=:]\s*)[^\s&;,<>\"']+", re.IGNORECASE
+)
 _MAX_CHARACTERS = 300
 _MIN_SECRET_CHARACTERS = 6
 

@@ -30,9 +30,9 @@ def location(path: str | os.PathLike[str]) -> str:
         ValueError: a URL that cannot be used, or that holds a password or a query.
     """
     text = os.fspath(path)
-    if isinstance(text, str) and not is_url(text) and _FLATTENED.match(text):
+    if _FLATTENED.match(text):
         raise ValueError(f"{text}: this was a URL before pathlib took one of its slashes away\nPass URLs as str.")
-    if not isinstance(text, str) or not is_url(text):
+    if not is_url(text):
         return text
     protocol, place = split_url(text)
     return f"/{place.lstrip('/')}" if protocol in LOCAL_PROTOCOLS else f"{protocol}://{place}"

@@ -13,7 +13,7 @@ from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.location import run_path
 from ckpt_inspect.sources.run_history import check_metric
 from ckpt_inspect.views.json_values import metrics_document
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
 from ckptfmt.errors import CheckpointNotFoundError
 from ckptfmt.run.retention import rank_by_metric
 from ckptfmt.run.steps import StepDirectory
@@ -22,7 +22,7 @@ from ckptfmt.run.steps import StepDirectory
 def show_best(path: str, metric: str, mode: str, screen: Screen) -> int:
     """Show step, path and value of the best sound checkpoint."""
     path = run_path(path)
-    steps = StepDirectory(LocalDisk(), path)
+    steps = StepDirectory(AnyDisk(), path)
     entries = {entry.step: entry for entry in steps.committed()}
     if not entries:
         raise CheckpointNotFoundError(f"{path}: this run has no checkpoints yet", path=path)

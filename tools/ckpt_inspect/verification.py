@@ -31,13 +31,13 @@ from ckpt_inspect.sources.location import (
 )
 from ckpt_inspect.views.findings import Verified, closing_lines, verified_document, verified_lines
 from ckptfmt.checkpoint.verify import VerifyReport, verify_checkpoint
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
 from ckptfmt.errors import CheckpointError
 from ckptfmt.run.journal_reader import verify_journal
 from ckptfmt.run.progress_reader import verify_progress
 from ckptfmt.run.study_reader import verify_studies
 
-_DISK = LocalDisk()
+_DISK = AnyDisk()
 _FINDERS = {Kind.JOURNAL: verify_journal, Kind.PROGRESS: verify_progress, Kind.STUDY: verify_studies}
 _WORKS = {PROGRESS_NAME: Kind.PROGRESS, STUDIES_NAME: Kind.STUDY}
 

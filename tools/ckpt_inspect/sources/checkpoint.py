@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, read_manifest
 from ckptfmt.checkpoint.metadata_file import read_metadata
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
+from ckptfmt.disk.remote import RemoteDirectory
+from ckptfmt.disk.urls import is_url
 from ckptfmt.format.layout import MANIFEST_NAME
 from ckptfmt.format.manifest import FileEntry, Manifest, ShardEntry
 from ckptfmt.format.metadata import Metadata
 
-_DISK = LocalDisk()
+_DISK = AnyDisk()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,28 @@ def read_manifest_of(path: str) -> Manifest:
 
 def stored_files(path: str, manifest: Manifest) -> list[StoredFile]:
     """Return the manifest and every file that it names, compared with what the disk says of them."""
+    if is_url(path):
+        return _stored_objects(path, manifest)
     manifest_bytes = os.lstat(os.path.join(path, MANIFEST_NAME)).st_size
     own = FileEntry(MANIFEST_NAME, manifest_bytes, manifest.digest)
     return [_stored_file(path, entry) for entry in (own, *manifest.files())]
+
+
+def _stored_objects(url: str, manifest: Manifest) -> list[StoredFile]:
+    """Do as `stored_files` by what the store lists. Nobody shares an object."""
+    directory = open_checkpoint_directory(_DISK, url)
+    try:
+        sizes = {entry.name: entry.size_bytes for entry in directory.listing().entries} if isinstance(directory, RemoteDirectory) else {}
+    finally:
+        directory.close()
+    files = []
+    for entry in (FileEntry(MANIFEST_NAME, sizes.get(MANIFEST_NAME, 0), manifest.digest), *manifest.files()):
+        found_bytes = sizes.get(entry.name)
+        problem = "missing" if found_bytes is None else None if found_bytes == entry.size_bytes else f"has {found_bytes:,} bytes"
+        section = entry.section if isinstance(entry, ShardEntry) else None
+        identity = None if found_bytes is None else (-1, hash(f"{url}/{entry.name}"))
+        files.append(StoredFile(entry.name, entry.size_bytes, entry.digest, section, problem, identity, int(found_bytes is not None)))
+    return files
 
 
 def _stored_file(path: str, entry: FileEntry) -> StoredFile:

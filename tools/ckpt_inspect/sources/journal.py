@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
 from ckptfmt.errors import FormatError
 from ckptfmt.format.journal_record import parse_segment_name
 from ckptfmt.run.journal_reader import read_journal, verify_journal
@@ -33,9 +33,9 @@ def read_journal_at(path: str, *, last_count: int) -> Journal:
     """Read a journal, and keep its last records."""
     sizes = [entry.stat(follow_symlinks=False).st_size for entry in os.scandir(path) if parse_segment_name(entry.name)]
     try:
-        content = read_journal(LocalDisk(), path)
+        content = read_journal(AnyDisk(), path)
         last = deque(content.iter_records(), maxlen=last_count)
     except FormatError as error:
         return Journal(path, len(sizes), sum(sizes), 0, 0, 0, (), (), str(error))
-    remarks = [finding.message for finding in verify_journal(LocalDisk(), path)]
+    remarks = [finding.message for finding in verify_journal(AnyDisk(), path)]
     return Journal(path, len(sizes), sum(sizes), content.first_number, content.sound_count, content.torn_bytes, tuple(last), remarks, None)

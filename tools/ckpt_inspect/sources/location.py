@@ -6,6 +6,7 @@ import os
 import stat
 from enum import Enum
 
+from ckptfmt.disk.urls import is_url
 from ckptfmt.errors import CheckpointNotFoundError
 from ckptfmt.format.layout import MANIFEST_NAME
 
@@ -45,6 +46,8 @@ def kind_of(path: str) -> Kind:
         CheckpointNotFoundError: there is nothing.
         NotReadableHereError: it is neither a directory nor a regular file.
     """
+    if is_url(path):
+        return _kind_of_url(path)
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -92,6 +95,22 @@ def without_segment(path: str) -> str:
     return os.path.dirname(path) or os.curdir if is_segment else path
 
 
+def _kind_of_url(url: str) -> Kind:
+    """Tell what lies in an object store."""
+    from ckpt_inspect.sources.store_location import names_below
+    from ckptfmt.format.journal_record import parse_segment_name
+
+    try:
+        names = names_below(url)
+    except (ValueError, ImportError) as error:
+        raise NotReadableHereError(str(error)) from None
+    if MANIFEST_NAME in names:
+        return Kind.CHECKPOINT
+    if _RUN_FILE_NAME in names or step_directories(url):
+        return Kind.RUN
+    return Kind.JOURNAL if any(map(parse_segment_name, names)) else Kind.CHECKPOINT
+
+
 def run_path(path: str) -> str:
     """Return the path of a run as it is shown and extended.
 
@@ -120,6 +139,10 @@ def is_journal(path: str) -> bool:
 
 def journal_directories(path: str) -> list[str]:
     """Return the journals in a run by their paths below it, without looking into checkpoints and caches."""
+    if is_url(path):
+        from ckpt_inspect.sources.store_location import journals_below
+
+        return journals_below(path)
     found = []
     pending = [("", 0)]
     while pending:
@@ -147,14 +170,20 @@ def work_directories(path: str, name: str) -> list[str]:
 
 def aside_names(path: str) -> list[str]:
     """Return the names of what was set aside in a run."""
-    return sorted(name for name in os.listdir(path) if name.startswith(_ASIDE_PREFIX))
+    from ckptfmt.disk.anywhere import AnyDisk
+
+    directory = AnyDisk().open_directory(path)
+    try:
+        return [name for name in directory.names() if name.startswith(_ASIDE_PREFIX)]
+    finally:
+        directory.close()
 
 
 def step_directories(path: str) -> list[tuple[int, str]]:
     """Return (step, path) of the checkpoints of a run in the order of their numbers, incomplete ones among them."""
     # Imported here because most paths are checkpoints, which need nothing of the run floor.
-    from ckptfmt.disk.local import LocalDisk
+    from ckptfmt.disk.anywhere import AnyDisk
     from ckptfmt.run.steps import StepDirectory
 
-    directory = StepDirectory(LocalDisk(), path)
+    directory = StepDirectory(AnyDisk(), path)
     return [(step, directory.path_of(step)) for step in directory.numbers()]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.location import NotReadableHereError
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
 from ckptfmt.run.history import History
 from ckptfmt.run.steps import StepDirectory
 
@@ -52,7 +52,7 @@ def check_metric(path: str, name: str, names: Sequence[str]) -> None:
 
 def read_history(path: str) -> RunHistory:
     """Read the history of a run. A damaged journal is a remark, and what the checkpoints say is shown."""
-    disk = LocalDisk()
+    disk = AnyDisk()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rows = History(disk, path, durable=False).rows(StepDirectory(disk, path).committed())
