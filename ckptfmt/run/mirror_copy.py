@@ -2,7 +2,7 @@
 
 A file is written under a temporary name, synced, and renamed to a name that is free. A checkpoint gets its manifest after all its files
 were read back and verified. Where `run.json` is replaced, its new content is durable under another name while it has none, and is
-found there. Nothing here decides what is copied.
+found there. An object store has nothing but whole objects, which come under their own names. Nothing here decides what is copied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.checkpoint.directory import find_manifest, open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.verify import find_damage
 from ckptfmt.disk.paths import make_directories
-from ckptfmt.disk.protocol import Directory, Disk, ReadableFile
+from ckptfmt.disk.protocol import Directory, Disk, ReadableFile, WritableFile
+from ckptfmt.disk.remote import RemoteDirectory
+from ckptfmt.disk.remote_files import RemoteReadableFile
 from ckptfmt.errors import CheckpointError, CorruptError
 from ckptfmt.format.layout import MANIFEST_NAME, is_data_name, is_temporary_name, temporary_name
 from ckptfmt.format.manifest import Manifest
@@ -143,6 +145,10 @@ def _copy_file(source: Directory, target: Directory, name: str, target_name: str
     target_name = target_name or name
     original = source.open(name)
     try:
+        if isinstance(target, RemoteDirectory):
+            # What a store has appears whole, so it needs no other name; only the manifest must not replace another one.
+            _fill(target.create(target_name, size_bytes=original.size_bytes, can_replace=target_name != MANIFEST_NAME), original)
+            return
         temporary = temporary_name("copy", secrets.token_hex(16))
         try:
             _write(original, target, temporary)
@@ -160,10 +166,15 @@ def _copy_file(source: Directory, target: Directory, name: str, target_name: str
 
 
 def _write(original: ReadableFile, target: Directory, name: str) -> None:
-    copy = target.create(name, size_bytes=original.size_bytes)
+    _fill(target.create(name, size_bytes=original.size_bytes), original)
+
+
+def _fill(copy: WritableFile, original: ReadableFile) -> None:
+    # Of a store several ranges are read at a time, if they are asked for together.
+    step_bytes = _COPY_BYTES if not isinstance(original, RemoteReadableFile) else _COPY_BYTES * 8
     try:
-        for offset in range(0, original.size_bytes, _COPY_BYTES):
-            copy.write(original.read(offset, min(_COPY_BYTES, original.size_bytes - offset)))
+        for offset in range(0, original.size_bytes, step_bytes):
+            copy.write(original.read(offset, min(step_bytes, original.size_bytes - offset)))
         copy.sync()
     finally:
         copy.close()

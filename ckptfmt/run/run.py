@@ -20,8 +20,9 @@ from ckptfmt.checkpoint.objects import Stateful
 from ckptfmt.checkpoint.publishing import SaveOptions
 from ckptfmt.checkpoint.saving import check_options, metric_values
 from ckptfmt.checkpoint.snapshot import snapshot
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
 from ckptfmt.disk.protocol import Disk
+from ckptfmt.disk.urls import is_url, location
 from ckptfmt.errors import CheckpointNotFoundError
 from ckptfmt.run import at_exit
 from ckptfmt.run.cached import cached
@@ -56,7 +57,7 @@ class Run:
         allow_changes: globs over fingerprint fields that may differ.
         monitor, mode: the metric that says which checkpoint is best, and whether "min" or "max" is.
         keep_last, keep_best, keep_every, keep_within: what stays, OR-ed; without any of them everything stays.
-        mirror: a second directory that gets a verified copy of each commit; an empty run is filled from it.
+        mirror: a second directory, or the URL of an object store, that gets a verified copy of each commit; an empty run is filled from it.
         resume_from: a checkpoint, or another run's directory, to begin from while this run has no checkpoint of its own. A checkpoint of
             this run is gone back to, once: the same program started again goes on from where it is then.
 
@@ -88,15 +89,20 @@ class Run:
     ) -> None:
         if resume not in RESUME_MODES:
             raise ValueError(f"resume={resume!r}: expected one of {', '.join(RESUME_MODES)}")
-        self.path = os.fspath(directory)
+        self.path = location(directory)
+        if is_url(self.path):
+            raise ValueError(
+                f"{self.path}: a run writes to a directory of this machine, because journals are appended to\n"
+                f"Give a local directory and mirror={self.path!r}: each commit is copied there, and an empty directory is filled from it."
+            )
         self.policy = Policy(keep_last, keep_best, keep_every, parse_duration(keep_within), monitor, mode)
         self._options = check_options(max_shard_size=max_shard_size, durable=durable)
-        self._disk = _disk or LocalDisk()
+        self._disk = _disk or AnyDisk()
         self._steps = StepDirectory(self._disk, self.path)
         self._history = History(self._disk, self.path, durable=durable)
         self._identity = Identity(self._disk, self.path, fingerprint, on_mismatch=on_mismatch, allow_changes=allow_changes)
-        self._mirror = None if mirror is None else Mirror(self._disk, self._steps, os.fspath(mirror), self.policy)
-        self._origin = None if resume_from is None else Origin(self._disk, os.fspath(resume_from), self.path)
+        self._mirror = None if mirror is None else Mirror(self._disk, self._steps, location(mirror), self.policy)
+        self._origin = None if resume_from is None else Origin(self._disk, location(resume_from), self.path)
         self._writer = RunWriter(self._disk, self._steps, self._identity, self._history, self.policy, self._mirror)
         self._handles: list[SaveHandle] = []
         self._studies: dict[str, Any] = {}
