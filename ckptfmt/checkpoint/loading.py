@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.objects import LoadReport, Stateful, restore_objects
@@ -12,11 +12,12 @@ from ckptfmt.checkpoint.reader import OpenCheckpoint
 from ckptfmt.checkpoint.verify import VerifyReport, verify_checkpoint
 from ckptfmt.disk.anywhere import AnyDisk
 from ckptfmt.disk.urls import location
-from ckptfmt.errors import CheckpointError
+from ckptfmt.errors import CheckpointError, CorruptError
 from ckptfmt.state.pause import collector_paused
 
 _DISK = AnyDisk()
 
+T = TypeVar("T")
 PathLike = str | os.PathLike[str]
 
 
@@ -34,12 +35,7 @@ def load(path: PathLike, *, only: str | Sequence[str] | None = None, device: Any
     """
     with collector_paused():
         # In a function of its own, so that what it needed is gone before there is a collection.
-        return _load(location(path), only, device, verify=verify)
-
-
-def _load(path: str, only: str | Sequence[str] | None, device: Any, *, verify: bool) -> Any:
-    with OpenCheckpoint(_DISK, path, verify=verify, device=device) as checkpoint:
-        return checkpoint.load(only=only)
+        return _read(location(path), lambda checkpoint: checkpoint.load(only=only), verify=verify, device=device)
 
 
 def load_into(path: PathLike, objects: Mapping[str, Stateful], *, strict: bool = True) -> LoadReport:
@@ -48,8 +44,18 @@ def load_into(path: PathLike, objects: Mapping[str, Stateful], *, strict: bool =
     Each object's `load_state_dict` is called, with `strict` where it takes that. Everything is read and verified before the
     first object is touched. With strict=False an object without a section is reported as missing and left as it is.
     """
-    with OpenCheckpoint(_DISK, location(path)) as checkpoint:
-        return restore_objects(checkpoint, objects, strict=strict)
+    return _read(location(path), lambda checkpoint: restore_objects(checkpoint, objects, strict=strict))
+
+
+def _read(path: str, read: Callable[[OpenCheckpoint], T], *, verify: bool = True, device: Any = "cpu") -> T:
+    """Read from a checkpoint; again if it is replaced in a store meanwhile, where nothing that is open stays readable. Spec 5.1."""
+    while True:
+        with OpenCheckpoint(_DISK, path, verify=verify, device=device) as checkpoint:
+            try:
+                return read(checkpoint)
+            except CorruptError as error:
+                if error.rule not in ("E012", "E014") or not checkpoint.is_replaced():
+                    raise
 
 
 def open_checkpoint(path: PathLike, *, device: Any = "cpu", verify: bool = True) -> OpenCheckpoint:

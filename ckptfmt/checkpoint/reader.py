@@ -8,7 +8,7 @@ decoding what belongs to the others. Spec 12.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import partial
@@ -48,6 +48,7 @@ class OpenCheckpoint:
 
     def __init__(self, disk: Disk, path: str, *, verify: bool = True, device: Any = "cpu") -> None:
         self.path = path
+        self._disk = disk
         self._device = device
         self._verify = verify
         with ExitStack() as stack:
@@ -70,6 +71,11 @@ class OpenCheckpoint:
     def close(self) -> None:
         """Close the files. Tensors that were handed out stay valid."""
         self._stack.close()
+
+    def is_replaced(self) -> bool:
+        """Tell whether there is another checkpoint under this path by now."""
+        with closing(open_checkpoint_directory(self._disk, self.path)) as directory:
+            return read_manifest(directory).digest != self.manifest.digest
 
     @property
     def metadata(self) -> Metadata:

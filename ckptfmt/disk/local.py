@@ -19,6 +19,7 @@ from ckptfmt.disk.paths import join, naming
 from ckptfmt.disk.protocol import Directory, LockState, NotARegularFileError
 from ckptfmt.disk.refusals import DIRECTORY_SYNC_REFUSALS, LINK_REFUSALS
 from ckptfmt.disk.system_calls import reserve, start_direct, sync_to_media
+from ckptfmt.disk.urls import is_url
 
 # Below this the page cache absorbs a file faster than the device takes it.
 MIN_DIRECT_BYTES = 4 * 2**20
@@ -44,12 +45,14 @@ class LocalDisk:
 
     def open_directory(self, path: str) -> LocalDirectory:
         """Open an existing directory."""
+        _refuse_url(path)
         if os.open not in os.supports_dir_fd:
             raise OSError(errno.ENOTSUP, "this system has no directory descriptors", path)
         return LocalDirectory(Descriptor(os.open(path, _OPEN_DIRECTORY), path), self._devices_without_direct)
 
     def make_directory(self, path: str) -> None:
         """Create one directory; not durable by itself."""
+        _refuse_url(path)
         os.mkdir(path)
 
     def remove_directory(self, path: str) -> None:
@@ -60,6 +63,11 @@ class LocalDisk:
         """Return the absolute path with every link followed."""
         with naming(path):
             return os.path.realpath(path, strict=True)
+
+
+def _refuse_url(path: str) -> None:
+    if is_url(path):
+        raise OSError(errno.ENOTSUP, "this is a URL, and only a directory of this machine will do here", path)
 
 
 class LocalDirectory:

@@ -22,11 +22,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a call is made, and how long the pauses are."""
+    """How often a call is made and how long the pauses are; none begins after `total_seconds`."""
 
     attempts: int = 8
     first_seconds: float = 0.2
     longest_seconds: float = 8.0
+    total_seconds: float = 90.0
 
 
 PATIENCE = Patience()
@@ -95,7 +96,7 @@ class PatientStore:
 
     def _repeated(self, key: str, call: Callable[[], T], find_own: Callable[[], T | None] | None = None) -> T:
         """Make a call until it succeeds or will not; `find_own` finds what an unclear call of this kind has done."""
-        tries = 0
+        tries, began = 0, time.monotonic()
         while True:
             try:
                 return call()
@@ -106,7 +107,8 @@ class PatientStore:
                 if tries and is_refused and find_own is not None and (own := find_own()) is not None:
                     return own
                 tries += 1
-                if not is_passing(error) or tries >= PATIENCE.attempts:
+                is_over = tries >= PATIENCE.attempts or time.monotonic() - began > PATIENCE.total_seconds
+                if is_over or not is_passing(error):
                     # Not chained: the original text may hold what must not be shown.
                     raise as_os_error(error, f"{self._protocol}://{key}", tries=tries) from None
             longest_seconds = min(PATIENCE.first_seconds * 2 ** (tries - 1), PATIENCE.longest_seconds)
