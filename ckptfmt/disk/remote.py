@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from ckptfmt.disk.object_store import Condition, Expected, Listing, ObjectStore, Piece
@@ -28,7 +29,8 @@ _S3_PROTOCOLS = ("s3", "s3a")
 class RemoteDisk:
     """Every store that fsspec knows, by URL. A store is opened at the first use of its protocol, by each process for itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_store: Callable[[str], ObjectStore] | None = None) -> None:
+        self._open_store = open_store or _open_store
         self._stores: dict[tuple[int, str], ObjectStore] = {}
         self._made: set[str] = set()
         self._lock = threading.Lock()
@@ -74,7 +76,7 @@ class RemoteDisk:
         identity = (os.getpid(), protocol)
         with self._lock:
             if identity not in self._stores:
-                self._stores[identity] = PatientStore(_open_store(protocol), protocol)
+                self._stores[identity] = PatientStore(self._open_store(protocol), protocol)
             return self._stores[identity]
 
 
