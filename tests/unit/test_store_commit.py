@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,11 +28,10 @@ LOST = ConnectionResetError(errno.ECONNRESET, "reset by a test")
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small parts, and no pauses."""
     monkeypatch.setattr(patient_store, "PATIENCE", Patience(attempts=4, first_seconds=0.0))
     monkeypatch.setattr(remote_files, "PART_BYTES", 4096)
-    yield
 
 
 def state(number: int) -> dict[str, Any]:
@@ -268,7 +266,7 @@ def test_damage_is_named_by_verify_and_refused_by_load() -> None:
         if damage is not None:
             store.objects[shard] = replace(found, data=damage(found.data))
         report = verify_checkpoint(store.disk(), URL)
-        assert [(finding.rule, finding.path) for finding in report.findings if finding.level == "error"][0] == (rule, f"fake://{shard}")
+        assert next((finding.rule, finding.path) for finding in report.findings if finding.level == "error") == (rule, f"fake://{shard}")
         with pytest.raises(ckptfmt.CorruptError) as caught, OpenCheckpoint(store.disk(), URL) as checkpoint:
             checkpoint.load()
         assert caught.value.rule == rule
