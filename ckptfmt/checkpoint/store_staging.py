@@ -45,6 +45,7 @@ class StoreStaging:
         self._unfinished: set[WritableFile] = set()
         self._is_published = False
         self._expected: Expected = Condition.NOTHING
+        self._may_overwrite = overwrite
         self.previous = self._find_previous(overwrite=overwrite)
 
     def __enter__(self) -> StoreStaging:
@@ -132,11 +133,10 @@ class StoreStaging:
         self._is_published = True
         try:
             self.directory.write_if(MANIFEST_NAME, manifest, self._expected)
-        except FileExistsError:
+        except (FileExistsError, ChangedMeanwhileError):
             self._is_published = False
-            raise _exists(self.path, "another save was committed here meanwhile") from None
-        except ChangedMeanwhileError:
-            self._is_published = False
+            if not self._may_overwrite:
+                raise _exists(self.path, "another save was committed here meanwhile") from None
             raise RunLockedError(
                 f"{self.path}: another save was committed here, or this checkpoint was deleted, while this one was being written\n"
                 "What is there was not changed. Make sure that there is one writer, and save again.",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -122,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection", "expect")}
         connection.request(self.command, self.path, body, headers)
         answer = connection.getresponse()
-        data = answer.read()
+        # The server calls every upload as old as this; they are all new.
+        data = answer.read().replace(b"2010-11-10T20:48:33.000Z", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z").encode())
         connection.close()
         return answer.status, answer.getheaders(), data
 
@@ -175,7 +177,9 @@ def running_store() -> Iterator[StoreServer]:
     """Run the server with an empty bucket, and the proxy."""
     port = _free_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     proxy = _Proxy(("127.0.0.1", 0), _Handler)
     try:
