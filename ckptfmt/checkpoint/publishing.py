@@ -14,6 +14,7 @@ from ckptfmt._version import __version__
 from ckptfmt.checkpoint.info import CheckpointInfo, describe
 from ckptfmt.checkpoint.metadata_file import LAST_WRITTEN, BaseIndex
 from ckptfmt.checkpoint.staging import Staging
+from ckptfmt.checkpoint.store_staging import StoreStaging
 from ckptfmt.format.digest import digest_of, format_digest
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry, decode_manifest, encode_manifest
 from ckptfmt.format.metadata import Metadata, TensorIndex, decode_metadata, encode_metadata
@@ -37,7 +38,7 @@ class SaveOptions:
 
 
 def publish(
-    staging: Staging,
+    staging: Staging | StoreStaging,
     metadata: Metadata,
     entries: Sequence[ShardEntry],
     options: SaveOptions,
@@ -75,7 +76,7 @@ def publish(
     return describe(staging.path, manifest, manifest_bytes=len(encoded), shared_bytes=shared_bytes)
 
 
-def _write_metadata(staging: Staging, raw: bytes) -> MetadataEntry:
+def _write_metadata(staging: Staging | StoreStaging, raw: bytes) -> MetadataEntry:
     data = compress(raw)
     digest = digest_of(data)
     file = staging.create("metadata", size_bytes=len(data))
