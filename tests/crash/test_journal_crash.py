@@ -335,7 +335,7 @@ no_file_sync_when_flushing = without(Journal, "_commit", ("segment.file.sync()",
 no_directory_sync_when_flushing = without(Journal, "_commit", ("self._directory.sync()", "pass"))
 no_file_sync_of_a_snapshot = without(journal_snapshot, "_write_file", ("        file.sync()\n", ""))
 no_sync_before_removal = without(Journal, "_remove_replaced", ("self._directory.sync()", "pass"))
-removal_before_the_rename_is_durable = both(no_sync_before_removal, without(Journal, "compact", ("self._directory.sync()", "pass")))
+removal_before_the_rename_is_durable = both(no_sync_before_removal, without(Journal, "replace", ("self._directory.sync()", "pass")))
 no_digest_check = without(journal_chain, "take_records", ("link != data[end:needed]", "False"))
 repeats_may_be_missing = without(journal_chain, "is_complete", ("header.kind != SNAPSHOT", "False"))
 a_sound_record_behind_is_damage = without(journal_scan, "_check_acknowledged", ("record.acknowledged", "record.number"))
