@@ -15,6 +15,8 @@ EVALUATORS = {"eval", "exec", "compile", "__import__", "execfile", "breakpoint"}
 IMPORTERS = {"import_module", "find_spec", "exec_module", "load_module", "spec_from_file_location"}
 LOADERS = {"torch.load", "numpy.load", "np.load", "yaml.load", "yaml.unsafe_load", "torch.jit.load", "torch.hub.load"}
 PROCESSES = {"os.system", "os.popen", "os.execv", "os.execvp", *(f"subprocess.{name}" for name in ("run", "Popen", "call", "check_output"))}
+# `doctor` asks a second process for a lock, by a program that stands there, and is given a directory and no checkpoint.
+OWN_PROGRAMS = {"ckptfmt/disk/probe_host.py"}
 READING = ("ckptfmt/format/", "ckptfmt/disk/", "ckptfmt/state/", "ckptfmt/checkpoint/", "tools/ckpt_inspect/")
 
 # The name is a member of a table of the module (element types, layouts, bit generators), or of a class that is being saved.
@@ -83,7 +85,8 @@ def is_restricted(node):
 
 
 def test_what_reads_checkpoints_starts_no_process():
-    assert [(name, line, called) for name, line, called, _ in calls() if called in PROCESSES and name.startswith(READING)] == []
+    found = [(name, line, called) for name, line, called, _ in calls() if called in PROCESSES and name.startswith(READING)]
+    assert [each for each in found if each[0] not in OWN_PROGRAMS] == []
 
 
 def test_attributes_are_looked_up_by_fixed_names_or_in_closed_tables():
