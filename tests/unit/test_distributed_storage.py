@@ -237,7 +237,12 @@ def test_a_part_that_fails_removes_its_files(tmp_path: Path) -> None:
     tensors = name_tensors(columns.paths, {}, columns.dtypes, columns.shapes, columns.sizes)
 
     class Failing:
-        def memory(self) -> memoryview:
+        keys, aliases, dtype, shape, size_bytes = ("b",), (), "float32", (3,), 12
+
+        def memory(self) -> memoryview | None:
+            return None
+
+        def blocks(self, block_bytes: int) -> Any:
             raise RuntimeError("the tensor is gone")
 
     sources: list[Any] = [encoded.tensors[0], Failing()]

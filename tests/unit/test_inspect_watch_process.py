@@ -146,7 +146,8 @@ def test_each_change_is_a_line_of_json(tmp_path):
 
 def test_each_change_is_a_line_of_text(run_path):
     with piped(run_path) as process:
-        assert next_line(process).startswith(run_path)
+        # A path that is too long for the line is cut in its middle.
+        assert next_line(process).split()[0].endswith("/run")
         with ckptfmt.Run(run_path, durable=False) as run:
             run.save(200, {}, metrics={"loss": 0.25})
             line = ""
