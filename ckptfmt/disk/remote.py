@@ -18,6 +18,7 @@ from ckptfmt.disk.paths import check_name, join
 from ckptfmt.disk.patient_store import PatientStore
 from ckptfmt.disk.protocol import Directory, LockState
 from ckptfmt.disk.remote_files import START_BYTES, RemoteReadableFile, RemoteWritableFile
+from ckptfmt.disk.store_errors import PASSED_ON, as_os_error
 from ckptfmt.disk.urls import split_url
 
 # Copied last and removed first, because what lies beside it is nothing without it.
@@ -76,7 +77,13 @@ class RemoteDisk:
         identity = (os.getpid(), protocol)
         with self._lock:
             if identity not in self._stores:
-                self._stores[identity] = PatientStore(self._open_store(protocol), protocol)
+                try:
+                    store = self._open_store(protocol)
+                except (*PASSED_ON, ValueError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - a profile that is not there, as whatever the library raises
+                    raise as_os_error(error, f"{protocol}://", tries=1) from None
+                self._stores[identity] = PatientStore(store, protocol)
             return self._stores[identity]
 
 

@@ -10,6 +10,7 @@ import pytest
 from ckptfmt.disk import patient_store
 from ckptfmt.disk.object_store import ChangedMeanwhileError, Condition
 from ckptfmt.disk.patient_store import Patience, PatientStore
+from ckptfmt.disk.remote import RemoteDisk
 from ckptfmt.disk.store_errors import as_os_error, is_passing, shown_safely
 from ckptfmt.disk.urls import location, without_secrets
 from tests.fake_store import FakeStore
@@ -141,6 +142,17 @@ def test_missing_credentials_are_said_to_be_missing() -> None:
     error = as_os_error(NoCredentialsError("Unable to locate credentials"), "s3://bucket/x", tries=1)
     assert isinstance(error, PermissionError)
     assert "no credentials for this store were found" in str(error)
+
+
+def test_a_store_that_cannot_be_opened_is_an_error_of_a_disk() -> None:
+    class ProfileNotFound(Exception):
+        pass
+
+    def fail(protocol: str) -> FakeStore:
+        raise ProfileNotFound("The config profile (work) could not be found")
+
+    with pytest.raises(PermissionError, match=r"no credentials.*profile \(work\)"):
+        RemoteDisk(fail).open_directory("fake://bucket/x")
 
 
 def test_a_location_is_a_path_or_a_url_without_its_last_slash() -> None:
