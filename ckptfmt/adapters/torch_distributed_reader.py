@@ -19,8 +19,9 @@ from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_f
 from ckptfmt.checkpoint.metadata_file import read_metadata
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
 from ckptfmt.checkpoint.tensor_store import TensorStore
-from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.anywhere import AnyDisk
 from ckptfmt.disk.protocol import Directory
+from ckptfmt.disk.urls import location
 from ckptfmt.errors import CorruptError, IncompleteError, NameNotFoundError, UnsupportedTypeError
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.format.metadata import Chunk, Metadata
@@ -32,7 +33,7 @@ from ckptfmt.state.tree import decode_leaf, outline_state
 
 PathLike = str | os.PathLike[str]
 
-_DISK = LocalDisk()
+_DISK = AnyDisk()
 
 
 class StorageReader:
@@ -45,7 +46,7 @@ class StorageReader:
         from torch.distributed.checkpoint.storage import StorageReader as Interface
 
         Interface.register(StorageReader)
-        self.path = os.fspath(path)
+        self.path = location(path)
         self._verify = verify
         self._open: OpenParts | None = None
         self._is_fresh = False
@@ -57,13 +58,13 @@ class StorageReader:
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: PathLike) -> bool:
-        """Tell whether this may be a path."""
-        return "://" not in os.fspath(checkpoint_id)
+        """Tell whether this may be a path, or the URL of a store."""
+        return bool(os.fspath(checkpoint_id))
 
     def reset(self, checkpoint_id: PathLike | None = None) -> None:
         """Begin another load, from this path if one is given."""
         if checkpoint_id:
-            self.path = os.fspath(checkpoint_id)
+            self.path = location(checkpoint_id)
         self.close()
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
@@ -194,11 +195,22 @@ class OpenParts:
 
     def _prepare(self, chunks: Iterable[Chunk]) -> None:
         slots = {(chunk.shard, chunk.slot) for chunk in chunks}
-        encodings = [self._metadata.shards[shard].encodings.get(slot) for shard, slot in slots]
-        sources = {encoding.source for encoding in encodings if encoding is not None and encoding.source is not None}
-        for shard in sorted({shard for shard, _ in slots | sources} - self._shards.keys()):
+        for shard in sorted({shard for shard, _ in self._with_sources(slots)} - self._shards.keys()):
             self._open_shard(shard)
         self._store.prepare_slots(slots)
+
+    def _with_sources(self, slots: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Return slots with those that they are made from, and those that these are made from."""
+        found: set[tuple[int, int]] = set()
+        pending = list(slots)
+        while pending:
+            shard, slot = pending.pop()
+            encoding = self._metadata.shards[shard].encodings.get(slot)
+            source = None if encoding is None else encoding.source or encoding.delta_source
+            if source is not None and source not in found:
+                pending.append(source)
+            found.add((shard, slot))
+        return found
 
     def _chunks_of(self, item: Any) -> Iterable[Chunk]:
         leaf = self._leaf(item)

@@ -30,6 +30,7 @@ from ckptfmt.state.tree import encode_state
 
 # DCP says so whenever it saves or loads in one process.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is")
+ENCODED = ["encoded", "made-from-others", "deltas", "planes-of-rows"]
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors" / "1.0" / "good"
 
 
@@ -123,7 +124,8 @@ def test_types_of_containers_are_kept_by_the_exact_planner_and_text_by_the_other
 
 
 @pytest.mark.parametrize(
-    "name", ["by-ranks", "chunked", "encoded", "made-from-others", "planes-of-rows", "several-shards", "linked-shard", "views", "ties"]
+    "name",
+    ["by-ranks", "chunked", "encoded", "made-from-others", "deltas", "planes-of-rows", "several-shards", "linked-shard", "views", "ties"],
 )
 def test_conformance_vectors_are_read_as_a_plain_load_reads_them(name: str) -> None:
     path = VECTORS / name / "checkpoint"
