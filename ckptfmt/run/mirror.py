@@ -12,15 +12,13 @@ new beginning leaves behind is set aside there too, once the mirror has a checkp
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.disk.paths import is_within, make_directories
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, CorruptError
-from ckptfmt.run.mirror_copy import MIN_GENERATIONS, copy_checkpoint, copy_run_file, find_identity, is_copied, is_same_state
+from ckptfmt.errors import CheckpointError, CorruptError
+from ckptfmt.run.mirror_copy import MIN_GENERATIONS, copy_checkpoint, copy_run_file, delete_copy, find_identity, is_copied, is_same_state
 from ckptfmt.run.mirror_fill import Brought, fill
 from ckptfmt.run.mirror_journals import MirrorJournals, find_journals
 from ckptfmt.run.notices import warn
@@ -226,8 +224,7 @@ class Mirror:
         outdated = self._find_outdated(list(entries.values()), wanted)
         for step in self._target.numbers():
             if step in outdated or (step not in entries and step not in wanted):
-                with suppress(CheckpointNotFoundError):
-                    delete_checkpoint(self._disk, self._target.path_of(step))
+                delete_copy(self._disk, self._target.path_of(step))
                 self._target.forget(step)
                 self._verified.pop(step, None)
 

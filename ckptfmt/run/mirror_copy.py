@@ -18,7 +18,7 @@ from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Directory, Disk, ReadableFile, WritableFile
 from ckptfmt.disk.remote import RemoteDirectory
 from ckptfmt.disk.remote_files import RemoteReadableFile
-from ckptfmt.errors import CheckpointError, CorruptError
+from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, CorruptError
 from ckptfmt.format.layout import MANIFEST_NAME, is_data_name, is_temporary_name, temporary_name
 from ckptfmt.format.manifest import Manifest
 from ckptfmt.run.run_file import RUN_FILE_NAME, RunFile, find_run_file
@@ -55,7 +55,7 @@ def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
             delete_checkpoint(disk, target_path)
             make_directories(disk, target_path)
         with closing(disk.open_directory(target_path)) as target:
-            _remove_unnamed(target, manifest)
+            _remove_unnamed(target, {entry.name for entry in manifest.files()})
             for entry in manifest.files():
                 if _size_of(target, entry.name) != entry.size_bytes:
                     _copy_file(source, target, entry.name)
@@ -65,9 +65,17 @@ def copy_checkpoint(disk: Disk, source_path: str, target_path: str) -> None:
             target.sync()
 
 
-def _remove_unnamed(target: Directory, manifest: Manifest) -> None:
+def delete_copy(disk: Disk, path: str) -> None:
+    """Delete a copy, or what is left of one that was cut short; a store would keep that for a day, in case somebody is still saving."""
+    with suppress(CheckpointNotFoundError):
+        with closing(open_checkpoint_directory(disk, path)) as target:
+            if MANIFEST_NAME not in target.names():
+                _remove_unnamed(target, set())
+        delete_checkpoint(disk, path)
+
+
+def _remove_unnamed(target: Directory, named: set[str]) -> None:
     """Remove what a copy that was interrupted left."""
-    named = {entry.name for entry in manifest.files()}
     for name in target.names():
         if name not in named and (is_temporary_name(name) or is_data_name(name)):
             with suppress(FileNotFoundError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,8 +162,9 @@ def test_a_fresh_machine_goes_on_from_a_mirror_in_a_store(tmp_path: Path, object
         for step in range(4):
             run.save(step, state(step), metrics={"loss": float(step)})
             run.progress("work").done(f"unit {step}", {"result": step})
+            run.wait_until_finished()
     assert run.mirror_status().last_error is None
-    assert {key.split("/")[3] for key in objects if key.endswith("/manifest.json")} >= {"step-00000002", "step-00000003"}
+    assert {key.split("/")[3] for key in objects if "step-" in key} == {"step-00000002", "step-00000003"}
     assert not [key for key in objects if key.endswith(".tmp")]
     with pytest.warns(RuntimeWarning, match="brought from the mirror: steps 2, 3"):
         again = ckptfmt.Run(tmp_path / "second", mirror="memory://bucket/exp", keep_last=2)
@@ -174,6 +176,29 @@ def test_a_fresh_machine_goes_on_from_a_mirror_in_a_store(tmp_path: Path, object
         assert again.progress("work").results() == {f"unit {step}": {"result": step} for step in range(4)}
         again.save(4, state(4))
     assert ckptfmt.verify("memory://bucket/exp/step-00000004").ok
+
+
+def test_nothing_is_left_of_a_copy_whose_step_the_run_deleted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objects: dict[str, Any]
+) -> None:
+    write = fsspec_store.FsspecStore.write
+    is_copying, is_deleted = threading.Event(), threading.Event()
+
+    def write_late(store: Any, key: str, *arguments: Any) -> str:
+        version = write(store, key, *arguments)
+        if "step-00000000/" in key:
+            is_copying.set()
+            assert is_deleted.wait(30)
+        return version
+
+    monkeypatch.setattr(fsspec_store.FsspecStore, "write", write_late)
+    with ckptfmt.Run(tmp_path / "run", mirror="memory://bucket/exp", keep_last=1) as run:
+        run.save(0, state(0))
+        assert is_copying.wait(30)
+        run.save(1, state(1))
+        assert run.all_steps() == [1]
+        is_deleted.set()
+    assert {key.split("/")[3] for key in objects if "step-" in key} == {"step-00000001"}
 
 
 def test_a_damaged_copy_in_a_store_is_passed_over(tmp_path: Path, objects: dict[str, Any]) -> None:

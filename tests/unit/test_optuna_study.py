@@ -116,9 +116,10 @@ def test_a_lost_first_trial_is_suggested_again_too(tmp_path: Path) -> None:
     lost = run.study("s").ask()
     objective(lost)
     killed(run)
-    trial = ckptfmt.Run(tmp_path).study("s").ask()
-    objective(trial)
-    assert trial.params == lost.params
+    with ckptfmt.Run(tmp_path) as run:
+        trial = run.study("s").ask()
+        objective(trial)
+        assert trial.params == lost.params
 
 
 def test_an_enqueued_trial_that_was_lost_waits_again(tmp_path: Path) -> None:
