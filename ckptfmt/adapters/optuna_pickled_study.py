@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from ckptfmt.adapters.joblib_file import JOBLIB_NAMES, decompress, take_array
 from ckptfmt.adapters.numpy_pickles import NUMPY_FINISHERS, NUMPY_NAMES
 from ckptfmt.adapters.optuna_foreign import ForeignStudy, ForeignTrial, choose_name, distribution_text
 from ckptfmt.adapters.pickle_reader import Builder, Instance, read_pickle
@@ -54,17 +55,17 @@ def _reconstructed(kind: Any, *_: Any) -> Any:
 
 
 def read_pickled_study(path: str, name: str | None) -> ForeignStudy:
-    """Read a study from what `pickle.dump(study, file)` wrote, running nothing of it.
+    """Read a study from what `pickle.dump(study, file)` or `joblib.dump(study, path)` wrote, running nothing of it.
 
     Raises:
         UnsupportedTypeError: it asks for other names, all of them listed; or its trials are elsewhere.
         CorruptError: it is no pickle, or of no study.
         NameNotFoundError: it is of another study.
     """
-    names = _Names({**PLAIN_NAMES, **NUMPY_NAMES, **{name: _inert(name) for name in _INERT}})
+    names = _Names({**PLAIN_NAMES, **NUMPY_NAMES, **JOBLIB_NAMES, **{name: _inert(name) for name in _INERT}})
     names["copyreg._reconstructor"] = Builder(_reconstructed)
     try:
-        made = read_pickle(open_memory(map_file(path)), names, where=path)
+        made = read_pickle(open_memory(decompress(map_file(path), where=path)), names, where=path, replaced=take_array)
     except UnsupportedTypeError as error:
         first = str(error).partition("\n")[0]
         advice = "Nothing was imported or run. Load it where these are known, and save it with ckptfmt.save_study(path, study)."

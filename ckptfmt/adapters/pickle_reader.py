@@ -63,11 +63,13 @@ def read_pickle(
     *,
     where: str,
     persistent: Callable[[Any], Any] | None = None,
+    replaced: Callable[[Instance, BinaryIO], Any] | None = None,
     allow_unknown: bool = False,
 ) -> Any:
     """Read one pickle from where `file` stands, and leave the file behind its last instruction.
 
     `names` maps "module.name" to a `Builder` or to what stands for the name; `persistent` resolves references to what lies outside.
+    `replaced` is called with each instance that was given its state, and with the file, from which it may take what is no instruction.
     With `allow_unknown` objects of other classes come as `Instance`, and so does what other functions would return.
 
     Raises:
@@ -81,6 +83,8 @@ def read_pickle(
             if count >= MAX_INSTRUCTIONS:
                 raise LimitError(f"{where}: a pickle of more than {MAX_INSTRUCTIONS:,} instructions is not read", path=where)
             machine.step(opcode.name, argument)
+            if replaced is not None and opcode.name == "BUILD":
+                machine.replace_last(replaced, file)
         result = machine.result()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, (LimitError, UnsupportedTypeError)):
@@ -140,6 +144,10 @@ class _Machine:
             if step is None:
                 raise ValueError(f"instruction {name} is not read")
             step(self, argument)
+
+    def replace_last(self, replaced: Callable[[Instance, BinaryIO], Any], file: BinaryIO) -> None:
+        if isinstance(self._stack[-1], Instance):
+            self._stack[-1] = replaced(self._stack[-1], file)
 
     def _last(self, count: int) -> list[Any]:
         if len(self._stack) < count:
