@@ -25,6 +25,7 @@ def _fill(name: str, old: str, new: str, job: str = "units, fill") -> Mutant:
 
 
 _TEMPORARY = '        temporary = temporary_name("copy", secrets.token_hex(16))\n'
+_UNNAMED = "            _remove_unnamed(target, {entry.name for entry in manifest.files()})\n"
 _SWAP = "            target.sync()\n            target.unlink(target_name)\n"
 _LEFT = """        for step in left:
             self._verified.pop(step, None)
@@ -34,8 +35,8 @@ _LEFT = """        for step in left:
 MUTANTS = [
     _copy(
         "the manifest comes first",
-        "            _remove_unnamed(target, manifest)\n",
-        "            _remove_unnamed(target, manifest)\n            _copy_file(source, target, MANIFEST_NAME)\n            target.sync()\n",
+        _UNNAMED,
+        _UNNAMED + "            _copy_file(source, target, MANIFEST_NAME)\n            target.sync()\n",
     ),
     _copy("no copied file is synced", "        copy.sync()\n", ""),
     _copy("names are not synced before the manifest", "            target.sync()\n            _check(", "            _check("),
