@@ -33,7 +33,8 @@ def test_no_crash_in_a_large_sample_leaves_less(name: str, seed: int) -> None:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_step_that_is_left_out_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     with private_copy((mutant.edit,), "ckptfmt.run."):
-        monkeypatch.setattr(ckptfmt, "Run", importlib.import_module("ckptfmt.run.run").Run)
+        for name, module in (("Run", "run"), ("Fingerprint", "fingerprint")):
+            monkeypatch.setattr(ckptfmt, name, getattr(importlib.import_module(f"ckptfmt.run.{module}"), name))
         with pytest.raises(AssertionError):
             check_job(mutant.job, weak=True, limit=600)
 
