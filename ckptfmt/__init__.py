@@ -47,6 +47,7 @@ _HOMES = {
     "run.data_digests": ("SampledFile",),
     "format.fingerprint": ("Difference",),
     "run.fingerprint": ("Fingerprint",),
+    "run.compressor": ("CompressionStatus",),
     "run.mirror": ("MirrorStatus",),
     "run.progress": ("Progress",),
     "run.progress_ledger": ("Failure", "MetricSummary"),
@@ -106,6 +107,7 @@ if _TYPE_CHECKING:
     from ckptfmt.run.compressing import StepEncoding as StepEncoding
     from ckptfmt.run.compressing import compress_run as compress_run
     from ckptfmt.run.compressing import decompress_run as decompress_run
+    from ckptfmt.run.compressor import CompressionStatus as CompressionStatus
     from ckptfmt.run.data_digests import SampledFile as SampledFile
     from ckptfmt.run.fingerprint import Fingerprint as Fingerprint
     from ckptfmt.run.mirror import MirrorStatus as MirrorStatus

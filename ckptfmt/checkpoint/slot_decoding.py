@@ -6,7 +6,6 @@ with the index before anything is allocated for it.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from ckptfmt.checkpoint.piece_buffers import BUFFERS, PIECE_BYTES
 from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.checkpoint.stored_bytes import StoredBytes
 from ckptfmt.disk.aligned import aligned_buffer
+from ckptfmt.disk.background import usable_cores
 from ckptfmt.errors import FormatError
 from ckptfmt.format.byte_planes import PlanesStream, open_planes
 from ckptfmt.format.differences import add_words
@@ -37,7 +37,7 @@ Room = tuple[memoryview, memoryview]
 
 def default_threads() -> int:
     """Return how many threads decode: the cores there are, up to what memory is bounded for."""
-    return min(os.cpu_count() or 1, MAX_THREADS)
+    return min(usable_cores(), MAX_THREADS)
 
 
 class SlotDecoder:

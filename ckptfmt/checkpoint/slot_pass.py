@@ -8,7 +8,6 @@ threads hash at a time than there are cores.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from threading import Lock, Semaphore, local
 
 from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.disk.aligned import aligned_buffer, aligned_range
+from ckptfmt.disk.background import usable_cores
 from ckptfmt.errors import FormatError
 from ckptfmt.format.digest import Hasher, digest_of, hasher_for
 
@@ -50,7 +50,7 @@ class SlotPass:
         self._on_bytes = on_bytes
         self._on_damage = on_damage
         self._lock = Lock()
-        self._cores = os.cpu_count() or 1
+        self._cores = usable_cores()
         self.hashing = Semaphore(self._cores)
         self._own = local()
         self._damage: tuple[Slot, FormatError] | None = None

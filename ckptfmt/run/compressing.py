@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.encoding import PathLike, check_level, compress_checkpoint, decompress_checkpoint
 from ckptfmt.checkpoint.estimating import estimate_checkpoint
+from ckptfmt.checkpoint.staging import SLACK_BYTES, not_enough_space
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import (
@@ -29,6 +30,9 @@ from ckptfmt.run.retention import parse_duration
 from ckptfmt.run.steps import StepDirectory, StepEntry
 
 _DISK = LocalDisk()
+BEING_WRITTEN = "being written"
+DELETED = "deleted meanwhile"
+DEFAULT_LEVEL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ OnStep = Callable[[StepEncoding], None]
 def compress_run(
     path: PathLike,
     *,
-    level: int = 3,
+    level: int = DEFAULT_LEVEL,
     keep_last: int = 1,
     older_than: str | float | timedelta | None = None,
     dry_run: bool = False,
@@ -91,7 +95,7 @@ def compress_run(
     check_level(level)
     if type(keep_last) is not int or keep_last < 0:
         raise ValueError(f"keep_last={keep_last!r}: expected an integer of at least 0")
-    rules = _Rules(keep_last, parse_duration(older_than))
+    rules = _Rules(keep_last, parse_duration(older_than, "older_than"))
     return _compress(_DISK, os.fspath(path), rules, level=level, dry_run=dry_run, on_step=on_step or _ignore)
 
 
@@ -117,6 +121,48 @@ def decompress_run_on(disk: Disk, path: str, *, on_step: OnStep) -> RunEncodingR
     found = {result.step: result for result in _decompressed(disk, entries, before, on_step)}
     sizes = _Sizes()
     return RunEncodingReport(path, tuple(replace(found[entry.step], after_bytes=sizes.of(disk, entry.path)) for entry in entries))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What of a run is to be compressed: steps, each with its base or None, in this order. So much of the disk stays free for others.
+
+    Of what became of them, sizes are what no other checkpoint shares.
+    """
+
+    path: str
+    steps: tuple[tuple[int, int | None], ...]
+    reserve_bytes: int
+
+
+def compress_in_order(disk: Disk, order: Order) -> Iterator[StepEncoding]:
+    """Compress some checkpoints of a run, and give what became of each when it is done.
+
+    Raises:
+        NotEnoughSpaceError: nothing of the step was changed.
+    """
+    steps = StepDirectory(disk, order.path)
+    for step, base in order.steps:
+        path = steps.path_of(step)
+        _check_space(disk, path, order.reserve_bytes)
+        before_bytes = steps.unique_bytes(step)
+        result = StepEncoding(step, path, before_bytes, before_bytes, is_changed=False)
+        result = _compressed(disk, path, None if base is None else steps.path_of(base), DEFAULT_LEVEL, result)
+        yield replace(result, after_bytes=steps.unique_bytes(step)) if result.is_changed else result
+
+
+def _check_space(disk: Disk, path: str, reserve_bytes: int) -> None:
+    """Refuse to take what somebody else needs while both versions of a checkpoint lie side by side."""
+    try:
+        with closing(open_checkpoint_directory(disk, path)) as directory:
+            free_bytes = directory.free_bytes()
+            needed_bytes = sum(entry.size_bytes for entry in read_manifest(directory).files())
+    except CheckpointError:
+        # Compressing it says what is wrong.
+        return
+    needed_bytes += reserve_bytes + SLACK_BYTES
+    if free_bytes < needed_bytes:
+        raise not_enough_space(path, needed_bytes, free_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +205,7 @@ def _compress(disk: Disk, path: str, rules: _Rules, *, level: int, dry_run: bool
         if not reason and dry_run:
             result = _estimated(disk, entry, base, result)
         elif not reason:
-            result = _compressed(disk, entry, base, level, result)
+            result = _compressed(disk, entry.path, base, level, result)
         if not dry_run:
             result = replace(result, after_bytes=after.of(disk, entry.path))
         base = None if result.reason else entry.path
@@ -168,15 +214,15 @@ def _compress(disk: Disk, path: str, rules: _Rules, *, level: int, dry_run: bool
     return RunEncodingReport(path, tuple(results), dry_run)
 
 
-def _compressed(disk: Disk, entry: StepEntry, base: str | None, level: int, result: StepEncoding) -> StepEncoding:
+def _compressed(disk: Disk, path: str, base: str | None, level: int, result: StepEncoding) -> StepEncoding:
     """Compress one checkpoint; where its base is not what it was, without that."""
     try:
         try:
-            report = compress_checkpoint(disk, entry.path, level=level, base=base)
+            report = compress_checkpoint(disk, path, level=level, base=base)
         except (FormatError, CheckpointNotFoundError, IncompleteError):
             if base is None:
                 raise
-            report = compress_checkpoint(disk, entry.path, level=level)
+            report = compress_checkpoint(disk, path, level=level)
     except NotEnoughSpaceError:
         raise
     except CheckpointError as error:
@@ -186,9 +232,9 @@ def _compressed(disk: Disk, entry: StepEntry, base: str | None, level: int, resu
 
 def _reason_of(error: CheckpointError) -> str:
     if isinstance(error, RunLockedError):
-        return "being written"
+        return BEING_WRITTEN
     if isinstance(error, (CheckpointNotFoundError, IncompleteError)):
-        return "deleted meanwhile"
+        return DELETED
     return f"damaged: {str(error).partition(chr(10))[0]}"
 
 

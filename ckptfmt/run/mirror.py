@@ -180,6 +180,8 @@ class Mirror:
                 self._copy(step)
                 self._verified[step] = digest
             except (OSError, CheckpointError) as error:
+                # Its files are others where somebody has compressed it meanwhile.
+                self._source.forget(step)
                 if self._wanted().get(step) != digest:
                     # The run has deleted it meanwhile, and its copy is not wanted any more.
                     continue

@@ -44,6 +44,10 @@ class Policy:
         """Whether no rule is set, so that everything stays."""
         return self.keep_last is None and self.keep_best is None and self.keep_every is None and self.keep_within is None
 
+    def keeps_for_good(self, step: int) -> bool:
+        """Tell whether a step stays whatever comes after it."""
+        return self.is_empty or (self.keep_every is not None and step % self.keep_every == 0)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredStep:
@@ -73,8 +77,8 @@ def is_by_rank(reason: str) -> bool:
     return reason.startswith(("last ", "best ", "newest"))
 
 
-def parse_duration(value: str | int | float | timedelta | None) -> timedelta | None:
-    """Return "7d", "36h", "2w3d", seconds or a timedelta as a timedelta."""
+def parse_duration(value: str | int | float | timedelta | None, name: str = "keep_within") -> timedelta | None:
+    """Return "7d", "36h", "2w3d", seconds or a timedelta as a timedelta; `name` is that of the option, for messages."""
     if value is None or isinstance(value, timedelta):
         duration = value
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -82,9 +86,9 @@ def parse_duration(value: str | int | float | timedelta | None) -> timedelta | N
     elif isinstance(value, str) and value and not _DURATION.sub("", value):
         duration = timedelta(seconds=sum(int(count) * _UNIT_SECONDS[unit] for count, unit in _DURATION.findall(value)))
     else:
-        raise ValueError(f"keep_within={value!r}: expected a duration such as '7d', '36h' or '1w2d', or seconds")
+        raise ValueError(f"{name}={value!r}: expected a duration such as '7d', '36h' or '1w2d', or seconds")
     if duration is not None and duration <= timedelta(0):
-        raise ValueError(f"keep_within={value!r}: expected a positive duration")
+        raise ValueError(f"{name}={value!r}: expected a positive duration")
     return duration
 
 

@@ -27,6 +27,7 @@ from ckptfmt.errors import CheckpointNotFoundError
 from ckptfmt.run import at_exit
 from ckptfmt.run.cached import cached
 from ckptfmt.run.cleaning import CleanupReport
+from ckptfmt.run.compressor import CompressionStatus, make_compressor
 from ckptfmt.run.export import export_run
 from ckptfmt.run.fingerprint import Fingerprint
 from ckptfmt.run.history import History
@@ -58,6 +59,7 @@ class Run:
         monitor, mode: the metric that says which checkpoint is best, and whether "min" or "max" is.
         keep_last, keep_best, keep_every, keep_within: what stays, OR-ed; without any of them everything stays.
         mirror: a second directory, or the URL of an object store, that gets a verified copy of each commit; an empty run is filled from it.
+        compress_older_than: "7d", "36h" or seconds: checkpoints older than that are compressed in the background, all but the newest.
         resume_from: a checkpoint, or another run's directory, to begin from while this run has no checkpoint of its own. A checkpoint of
             this run is gone back to, once: the same program started again goes on from where it is then.
 
@@ -82,6 +84,7 @@ class Run:
         keep_every: int | None = None,
         keep_within: str | float | timedelta | None = None,
         mirror: PathLike | None = None,
+        compress_older_than: str | float | timedelta | None = None,
         resume_from: PathLike | None = None,
         max_shard_size: str | int = "2GB",
         durable: bool = True,
@@ -102,8 +105,9 @@ class Run:
         self._history = History(self._disk, self.path, durable=durable)
         self._identity = Identity(self._disk, self.path, fingerprint, on_mismatch=on_mismatch, allow_changes=allow_changes)
         self._mirror = None if mirror is None else Mirror(self._disk, self._steps, location(mirror), self.policy)
+        self._compressor = make_compressor(self._steps, compress_older_than, self.policy, _disk)
         self._origin = None if resume_from is None else Origin(self._disk, location(resume_from), self.path)
-        self._writer = RunWriter(self._disk, self._steps, self._identity, self._history, self.policy, self._mirror)
+        self._writer = RunWriter(self._disk, self._steps, self._identity, self._history, self.policy, self._mirror, self._compressor)
         self._handles: list[SaveHandle] = []
         self._studies: dict[str, Any] = {}
         self._progress: dict[str, Progress] = {}
@@ -332,6 +336,10 @@ class Run:
     def mirror_status(self) -> MirrorStatus | None:
         """Return where the mirror stands; None without one."""
         return None if self._mirror is None else self._mirror.status()
+
+    def compression_status(self) -> CompressionStatus | None:
+        """Return where compressing old checkpoints stands; None without `compress_older_than`."""
+        return None if self._compressor is None else self._compressor.status()
 
     def wait_until_finished(self) -> None:
         """Wait for saves and copies under way, and raise what went wrong with a save. What the mirror lacks is in its status."""

@@ -19,6 +19,7 @@ from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, FormatError, IncompleteError, NotEnoughSpaceError, RunLockedError
 from ckptfmt.run.cleaning import CleanupReport, clean_up
+from ckptfmt.run.compressor import Compressor
 from ckptfmt.run.history import History
 from ckptfmt.run.identity import Identity
 from ckptfmt.run.mirror import Mirror
@@ -34,7 +35,14 @@ class RunWriter:
     """Writes to one run. Nothing is touched before the first write is asked for."""
 
     def __init__(
-        self, disk: Disk, steps: StepDirectory, identity: Identity, history: History, policy: Policy, mirror: Mirror | None
+        self,
+        disk: Disk,
+        steps: StepDirectory,
+        identity: Identity,
+        history: History,
+        policy: Policy,
+        mirror: Mirror | None,
+        compressor: Compressor | None = None,
     ) -> None:
         self._disk = disk
         self._steps = steps
@@ -42,6 +50,7 @@ class RunWriter:
         self._history = history
         self._policy = policy
         self._mirror = mirror
+        self._compressor = compressor
         # Held for moments, so that a log does not wait for a save in the background; commits have their own.
         self._mutex = threading.RLock()
         self._commits = threading.RLock()
@@ -96,6 +105,8 @@ class RunWriter:
                 self._is_ready = True
                 if self._mirror is not None:
                     self._mirror.start()
+                if self._compressor is not None:
+                    self._compressor.start()
             if self._branch is not None and step is not None:
                 last, asked_for = self._branch
                 # Metrics of an earlier step, as of a test after training, are no new branch.
@@ -142,11 +153,13 @@ class RunWriter:
             return clean_up(self._steps, policy, dry_run=dry_run)
 
     def close(self) -> None:
-        """Make the history durable, bring the mirror up to date, give the lock up."""
+        """Make the history durable, end compressing, bring the mirror up to date, give the lock up."""
         try:
             self._history.close()
         finally:
             try:
+                if self._compressor is not None:
+                    self._compressor.close()
                 if self._mirror is not None and self._may_mirror():
                     self._mirror.update_and_close()
             finally:
