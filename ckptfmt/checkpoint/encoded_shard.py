@@ -7,11 +7,12 @@ ones whose sizes keep them aligned.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from ckptfmt.checkpoint.delta_base import DeltaBase, Difference
+from ckptfmt.checkpoint.piece_buffers import PIECE_BYTES
 from ckptfmt.checkpoint.shard_file import ShardFile
 from ckptfmt.checkpoint.shard_rewriter import NewShard, ShardRewriter
 from ckptfmt.checkpoint.slot_decoding import default_threads
@@ -68,9 +69,19 @@ def _facts(rewriter: ShardRewriter, shard: int, file: ShardFile) -> Iterator[Slo
 
 
 def encode_shard(
-    rewriter: ShardRewriter, shard: int, plan: EncodingPlan, spool: Spool, *, level: int, base: DeltaBase | None = None
+    rewriter: ShardRewriter,
+    shard: int,
+    plan: EncodingPlan,
+    spool: Spool,
+    *,
+    level: int,
+    base: DeltaBase | None = None,
+    on_bytes: Callable[[int], None] = lambda _: None,
 ) -> NewShard | None:
-    """Encode the slots of a shard, where that is clearly smaller as differences from a base; None where none gains anything."""
+    """Encode the slots of a shard, where that is clearly smaller as differences from a base; None where none gains anything.
+
+    `on_bytes` is told how many bytes of slots were encoded since the last call.
+    """
     if shard not in plan.facts:
         return None
     file = rewriter.shards[shard]
@@ -81,8 +92,13 @@ def encode_shard(
     ranges: dict[int, tuple[int, int]] = {}
     codecs: dict[int, tuple[Codec, ...]] = {slot: (codec,) for slot, codec in related.items()}
     begin = 0
+    left = {raw.slot: len(raw.data) for raw in raws}
     for part in encode_slots(raws, level=level, threads=default_threads()):
         spool.append(part.data)
+        # A part that is not the last of its slot is what a piece was encoded to.
+        encoded_bytes = left[part.slot] if part.is_last else min(left[part.slot], PIECE_BYTES)
+        left[part.slot] -= encoded_bytes
+        on_bytes(encoded_bytes)
         if part.is_last:
             if part.is_worth_it:
                 ranges[part.slot] = (begin, spool.size_bytes)

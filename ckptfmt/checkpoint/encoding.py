@@ -7,7 +7,7 @@ decoded again, from the file, before the old files are removed; what is decompre
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -26,6 +26,11 @@ _DISK = LocalDisk()
 MAX_LEVEL = 22
 
 PathLike = str | os.PathLike[str]
+OnBytes = Callable[[int], None]
+
+
+def _ignore(_: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +85,8 @@ def decompress(path: PathLike) -> EncodingReport:
     return decompress_checkpoint(_DISK, os.fspath(path))
 
 
-def compress_checkpoint(disk: Disk, path: str, *, level: int, base: str | None = None) -> EncodingReport:
-    """Compress a checkpoint on any disk."""
+def compress_checkpoint(disk: Disk, path: str, *, level: int, base: str | None = None, on_bytes: OnBytes = _ignore) -> EncodingReport:
+    """Compress a checkpoint on any disk; `on_bytes` is told how many bytes of tensors were encoded since the last call."""
 
     def rewrite(rewriter: ShardRewriter) -> None:
         plan = plan_encoding(rewriter)
@@ -89,7 +94,7 @@ def compress_checkpoint(disk: Disk, path: str, *, level: int, base: str | None =
             found = stack.enter_context(DeltaBase(disk, base, rewriter)) if base is not None and plan.facts else None
             for shard in range(len(rewriter.shards)):
                 with Spool(rewriter.staging) as spool:
-                    new = encode_shard(rewriter, shard, plan, spool, level=level, base=found)
+                    new = encode_shard(rewriter, shard, plan, spool, level=level, base=found, on_bytes=on_bytes)
                     if new is None:
                         rewriter.keep(shard)
                     else:
@@ -100,8 +105,13 @@ def compress_checkpoint(disk: Disk, path: str, *, level: int, base: str | None =
     return _rewrite(disk, path, rewrite)
 
 
-def decompress_checkpoint(disk: Disk, path: str) -> EncodingReport:
-    """Decompress a checkpoint on any disk."""
+def decompress_checkpoint(disk: Disk, path: str, *, on_bytes: OnBytes = _ignore) -> EncodingReport:
+    """Decompress a checkpoint on any disk; `on_bytes` is told how many bytes of tensors were written since the last call."""
+
+    def counted(pieces: Iterator[memoryview]) -> Iterator[memoryview]:
+        for piece in pieces:
+            yield piece
+            on_bytes(len(piece))
 
     def rewrite(rewriter: ShardRewriter) -> None:
         decoder = SlotDecoder(dict(enumerate(rewriter.shards)), verify=True)
@@ -113,7 +123,7 @@ def decompress_checkpoint(disk: Disk, path: str) -> EncodingReport:
                 rewriter.keep(shard)
                 continue
             table, header = original
-            rewriter.write(shard, NewShard(table, header, (decoder.pieces((shard, slot)) for slot in range(len(table.sizes)))))
+            rewriter.write(shard, NewShard(table, header, (counted(decoder.pieces((shard, slot))) for slot in range(len(table.sizes)))))
 
     return _rewrite(disk, path, rewrite)
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Protocol
 
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
-from ckptfmt.checkpoint.encoding import PathLike, check_level, compress_checkpoint, decompress_checkpoint
+from ckptfmt.checkpoint.encoding import EncodingReport, OnBytes, PathLike, check_level, compress_checkpoint, decompress_checkpoint
 from ckptfmt.checkpoint.estimating import estimate_checkpoint
 from ckptfmt.checkpoint.staging import SLACK_BYTES, not_enough_space
 from ckptfmt.disk.local import LocalDisk
@@ -73,6 +75,11 @@ class RunEncodingReport:
 OnStep = Callable[[StepEncoding], None]
 
 
+class _Work(Protocol):
+    def __call__(self, disk: Disk, path: str, *, base: str | None = None) -> EncodingReport:
+        """Compress one checkpoint."""
+
+
 def compress_run(
     path: PathLike,
     *,
@@ -81,12 +88,14 @@ def compress_run(
     older_than: str | float | timedelta | None = None,
     dry_run: bool = False,
     on_step: OnStep | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> RunEncodingReport:
     """Compress the checkpoints of a run in place, without loss, each as differences from the one before it.
 
     The newest `keep_last` stay as they are, because a writer may build on them; `older_than`, such as "7d", leaves out younger ones. What
     is compressed already stays, so this can be repeated and interrupted. Every checkpoint stays whole by itself: any can be deleted or
-    copied. What is damaged, or being written, is left alone, and the report says so. `dry_run` estimates by samples.
+    copied. What is damaged, or being written, is left alone, and the report says so. `dry_run` estimates by samples. `on_step` is told what
+    became of each checkpoint, `on_bytes` how many bytes of tensors were encoded since the last call.
 
     Raises:
         CheckpointNotFoundError: there is no run.
@@ -96,29 +105,30 @@ def compress_run(
     if type(keep_last) is not int or keep_last < 0:
         raise ValueError(f"keep_last={keep_last!r}: expected an integer of at least 0")
     rules = _Rules(keep_last, parse_duration(older_than, "older_than"))
-    return _compress(_DISK, os.fspath(path), rules, level=level, dry_run=dry_run, on_step=on_step or _ignore)
+    work = partial(compress_checkpoint, level=level, on_bytes=on_bytes or _ignore)
+    return _compress(_DISK, os.fspath(path), rules, work, dry_run=dry_run, on_step=on_step or _ignore)
 
 
-def decompress_run(path: PathLike, *, on_step: OnStep | None = None) -> RunEncodingReport:
-    """Give all checkpoints of a run their shards back, byte for byte as they were before.
+def decompress_run(path: PathLike, *, on_step: OnStep | None = None, on_bytes: OnBytes | None = None) -> RunEncodingReport:
+    """Give all checkpoints of a run their shards back, byte for byte as they were before; `on_step` and `on_bytes` are told as above.
 
     Raises:
         As of `compress_run`.
     """
-    return decompress_run_on(_DISK, os.fspath(path), on_step=on_step or _ignore)
+    return decompress_run_on(_DISK, os.fspath(path), on_step=on_step or _ignore, on_bytes=on_bytes or _ignore)
 
 
 def compress_run_on(disk: Disk, path: str, *, level: int = 3, keep_last: int = 1) -> RunEncodingReport:
     """Compress a run on any disk."""
-    return _compress(disk, path, _Rules(keep_last, None), level=level, dry_run=False, on_step=_ignore)
+    return _compress(disk, path, _Rules(keep_last, None), partial(compress_checkpoint, level=level), dry_run=False, on_step=_ignore)
 
 
-def decompress_run_on(disk: Disk, path: str, *, on_step: OnStep) -> RunEncodingReport:
+def decompress_run_on(disk: Disk, path: str, *, on_step: OnStep = lambda _: None, on_bytes: OnBytes = lambda _: None) -> RunEncodingReport:
     """Decompress a run on any disk, the newest checkpoint first."""
     entries = _entries(disk, path)
     sizes = _Sizes()
     before = {entry.step: sizes.of(disk, entry.path) for entry in entries}
-    found = {result.step: result for result in _decompressed(disk, entries, before, on_step)}
+    found = {result.step: result for result in _decompressed(disk, entries, before, on_step, on_bytes)}
     sizes = _Sizes()
     return RunEncodingReport(path, tuple(replace(found[entry.step], after_bytes=sizes.of(disk, entry.path)) for entry in entries))
 
@@ -142,12 +152,13 @@ def compress_in_order(disk: Disk, order: Order) -> Iterator[StepEncoding]:
         NotEnoughSpaceError: nothing of the step was changed.
     """
     steps = StepDirectory(disk, order.path)
+    work = partial(compress_checkpoint, level=DEFAULT_LEVEL)
     for step, base in order.steps:
         path = steps.path_of(step)
         _check_space(disk, path, order.reserve_bytes)
         before_bytes = steps.unique_bytes(step)
         result = StepEncoding(step, path, before_bytes, before_bytes, is_changed=False)
-        result = _compressed(disk, path, None if base is None else steps.path_of(base), DEFAULT_LEVEL, result)
+        result = _compressed(disk, path, None if base is None else steps.path_of(base), work, result)
         yield replace(result, after_bytes=steps.unique_bytes(step)) if result.is_changed else result
 
 
@@ -181,7 +192,7 @@ class _Rules:
         return ""
 
 
-def _ignore(_: StepEncoding) -> None:
+def _ignore(_: StepEncoding | int) -> None:
     """Tell nobody."""
 
 
@@ -192,7 +203,7 @@ def _entries(disk: Disk, path: str) -> list[StepEntry]:
         raise CheckpointNotFoundError(f"{path}: no such run\nThere is nothing under this path.", path=path) from None
 
 
-def _compress(disk: Disk, path: str, rules: _Rules, *, level: int, dry_run: bool, on_step: OnStep) -> RunEncodingReport:
+def _compress(disk: Disk, path: str, rules: _Rules, work: _Work, *, dry_run: bool, on_step: OnStep) -> RunEncodingReport:
     entries = _entries(disk, path)
     before, after = _Sizes(), _Sizes()
     now = datetime.now(UTC)
@@ -205,24 +216,25 @@ def _compress(disk: Disk, path: str, rules: _Rules, *, level: int, dry_run: bool
         if not reason and dry_run:
             result = _estimated(disk, entry, base, result)
         elif not reason:
-            result = _compressed(disk, entry.path, base, level, result)
+            result = _compressed(disk, entry.path, base, work, result)
         if not dry_run:
             result = replace(result, after_bytes=after.of(disk, entry.path))
-        base = None if result.reason else entry.path
+        # On what is damaged nothing is built; what comes after it is a difference from what came before.
+        base = base if result.reason else entry.path
         results.append(result)
         on_step(result)
     return RunEncodingReport(path, tuple(results), dry_run)
 
 
-def _compressed(disk: Disk, path: str, base: str | None, level: int, result: StepEncoding) -> StepEncoding:
+def _compressed(disk: Disk, path: str, base: str | None, work: _Work, result: StepEncoding) -> StepEncoding:
     """Compress one checkpoint; where its base is not what it was, without that."""
     try:
         try:
-            report = compress_checkpoint(disk, path, level=level, base=base)
+            report = work(disk, path, base=base)
         except (FormatError, CheckpointNotFoundError, IncompleteError):
             if base is None:
                 raise
-            report = compress_checkpoint(disk, path, level=level)
+            report = work(disk, path)
     except NotEnoughSpaceError:
         raise
     except CheckpointError as error:
@@ -246,13 +258,16 @@ def _estimated(disk: Disk, entry: StepEntry, base: str | None, result: StepEncod
     return replace(result, after_bytes=max(0, result.before_bytes - saved_bytes), is_changed=saved_bytes > 0)
 
 
-def _decompressed(disk: Disk, entries: Sequence[StepEntry], before: Mapping[int, int], on_step: OnStep) -> Iterator[StepEncoding]:
+def _decompressed(
+    disk: Disk, entries: Sequence[StepEntry], before: Mapping[int, int], on_step: OnStep, on_bytes: OnBytes
+) -> Iterator[StepEncoding]:
     for entry in reversed(entries):
         result = StepEncoding(entry.step, entry.path, before[entry.step], before[entry.step], is_changed=False)
         try:
-            report = decompress_checkpoint(disk, entry.path)
+            report = decompress_checkpoint(disk, entry.path, on_bytes=on_bytes)
             if report.is_changed:
-                result = replace(result, after_bytes=report.after_bytes, is_changed=True)
+                added_bytes = report.unique_after_bytes - report.unique_before_bytes
+                result = replace(result, after_bytes=before[entry.step] + added_bytes, is_changed=True)
         except NotEnoughSpaceError:
             raise
         except CheckpointError as error:

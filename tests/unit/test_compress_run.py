@@ -153,7 +153,11 @@ def test_what_is_damaged_is_left_alone_and_nothing_is_built_on_it(run):
     report = ckptfmt.compress_run(run, keep_last=0)
     assert report.steps[1].reason.startswith("damaged")
     assert contents(path_of(run, 20)) == before
-    assert "delta" not in codecs_of(path_of(run, 30))
+    with ckptfmt.open_checkpoint(path_of(run, 30)) as checkpoint:
+        linked = {shard.digest for shard in checkpoint.manifest.shards if "-00000-" in shard.name}
+    with ckptfmt.open_checkpoint(path_of(run, 10)) as checkpoint:
+        assert linked
+        assert linked <= {shard.digest for shard in checkpoint.manifest.shards}
     assert is_state(path_of(run, 30), 30)
 
 
