@@ -132,11 +132,11 @@ def test_on_a_terminal_a_bar_counts_the_bytes_of_one_large_checkpoint(tmp_path, 
     assert main(["compress", str(tmp_path / "run")]) == 0
     assert sum(seen) == 2 * 5000 * 500 * 4
     # In pieces, not only when a checkpoint is done.
-    assert sum(size_bytes > 0 for size_bytes in seen) > 3
+    assert sum(size_bytes > 0 for size_bytes in seen) > 2
     seen.clear()
     assert main(["decompress", str(tmp_path / "run" / "step-00000100")]) == 0
     assert sum(seen) == 5000 * 500 * 4
-    assert sum(size_bytes > 0 for size_bytes in seen) > 3
+    assert sum(size_bytes > 0 for size_bytes in seen) > 2
 
 
 @pytest.mark.parametrize("has_terminal", [False, True])
