@@ -30,7 +30,7 @@ class LinkPlan:
 
 def plan_links(digests: Sequence[bytes], places: Sequence[Place | None], manifest: Manifest, base: BaseIndex) -> list[LinkPlan]:
     """Find the shards of a base of which at least half the bytes are still used. `places` are those of `find_places`."""
-    known = [table.split_digests() for table in base.shards]
+    known = [_chunk_digests(table) for table in base.shards]
     slots: dict[int, dict[int, int]] = {}
     for row, (digest, place) in enumerate(zip(digests, places, strict=True)):
         if place is not None and known[place[0]][place[1]] == digest:
@@ -45,8 +45,8 @@ def find_places(tensors: TensorPlan, manifest: Manifest, base: BaseIndex) -> lis
     held = list(zip(index.shards, index.slots, strict=True))
     keys = [base.shards[shard].keys[slot] if shard >= 0 else "" for shard, slot in held]
     sections = [manifest.shards[shard].section if shard >= 0 else "" for shard, _ in held]
-    # Sources of encoded slots are places of their own checkpoint, so a shard with such slots cannot be taken over.
-    places: list[Place | None] = [None if shard < 0 or base.shards[shard].encodings else (shard, slot) for shard, slot in held]
+    can_move = [_is_by_itself(table) for table in base.shards]
+    places: list[Place | None] = [(shard, slot) if shard >= 0 and can_move[shard] else None for shard, slot in held]
     columns = (tensors.sections, tensors.keys, tensors.dtypes, tensors.shapes)
     if columns == (sections, keys, index.dtypes, index.shapes):
         # The usual base: the same state, a few steps before.
@@ -67,6 +67,19 @@ def find_chunk_places(tensors: TensorPlan, manifest: Manifest, base: BaseIndex) 
         if shard >= 0 and not base.shards[shard].encodings
     }
     return [known.get(kind) for kind in zip(tensors.sections, tensors.keys, tensors.dtypes, tensors.shapes, strict=True)]
+
+
+def _is_by_itself(table: ShardTable) -> bool:
+    """Tell whether a shard can be taken over: sources of encoded slots are places of their own checkpoint."""
+    return all(encoding.source is None and encoding.delta_source is None for encoding in table.encodings.values())
+
+
+def _chunk_digests(table: ShardTable) -> list[bytes]:
+    """Return the digests of what slots hold, decoded."""
+    digests = table.split_digests()
+    for slot, encoding in table.encodings.items():
+        digests[slot] = encoding.raw_digest
+    return digests
 
 
 def _used_bytes(plan: LinkPlan) -> int:

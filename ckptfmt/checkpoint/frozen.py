@@ -64,6 +64,9 @@ def unchanged_digests(
             if place is None or source.size_bytes < _WORTH_SKIPPING_BYTES:
                 continue
             shard, slot = place
+            if slot in index.shards[shard].encodings:
+                # What the file holds there is not what the tensor has.
+                continue
             if shard not in files:
                 files[shard] = _find_file(base, manifest, shard)
                 offsets[shard] = index.shards[shard].offsets()

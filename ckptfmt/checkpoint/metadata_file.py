@@ -16,6 +16,7 @@ from ckptfmt.format.rules import violation
 from ckptfmt.format.zstd_frame import decompress
 from ckptfmt.state.pause import collector_paused
 
+CODEC_PREFIX = "codec:"
 _MAX_REMEMBERED_ROWS = 200_000
 
 
@@ -25,6 +26,11 @@ class BaseIndex:
 
     tensors: TensorIndex
     shards: Sequence[ShardTable]
+
+
+def required_codecs(shards: Sequence[ShardTable]) -> set[str]:
+    """Return the features that a manifest requires of who reads these shards."""
+    return {f"{CODEC_PREFIX}{name}" for table in shards for encoding in table.encodings.values() for name, _ in encoding.codecs}
 
 
 class _LastWritten:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ckptfmt._version import __version__
 from ckptfmt.checkpoint.info import CheckpointInfo, describe
-from ckptfmt.checkpoint.metadata_file import LAST_WRITTEN, BaseIndex
+from ckptfmt.checkpoint.metadata_file import LAST_WRITTEN, BaseIndex, required_codecs
 from ckptfmt.checkpoint.staging import Staging
 from ckptfmt.checkpoint.store_staging import StoreStaging
 from ckptfmt.format.digest import digest_of, format_digest
@@ -67,6 +67,7 @@ def publish(
         shards=entries,
         tensor_count=len(index.sizes),
         tensor_bytes=sum(index.sizes),
+        requires=sorted(required_codecs(metadata.shards)),
     )
     encoded = encode_manifest(manifest)
     # Decoded again before it is published: nothing is committed that the reader would refuse.

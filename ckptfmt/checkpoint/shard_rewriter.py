@@ -15,7 +15,7 @@ from ckptfmt.checkpoint.block_stream import BlockStream
 from ckptfmt.checkpoint.directory import describe_directory, open_named_file, read_manifest
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.many_slots import check_slots
-from ckptfmt.checkpoint.metadata_file import read_metadata
+from ckptfmt.checkpoint.metadata_file import CODEC_PREFIX, read_metadata, required_codecs
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
 from ckptfmt.checkpoint.staging import Staging
 from ckptfmt.checkpoint.tensor_store import TensorStore
@@ -25,8 +25,6 @@ from ckptfmt.format.layout import is_data_name, section_stem
 from ckptfmt.format.manifest import Manifest, MetadataEntry, ShardEntry, decode_manifest, encode_manifest
 from ckptfmt.format.metadata import Metadata, ShardTable, decode_metadata, encode_metadata
 from ckptfmt.format.zstd_frame import compress
-
-CODEC_PREFIX = "codec:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,6 @@ class ShardRewriter:
         metadata = replace(self.metadata, shards=self._tables)
         raw = encode_metadata(metadata)
         self._check(decode_metadata(raw, where=self.staging.path))
-        codecs = {name for table in self._tables for encoding in table.encodings.values() for name, _ in encoding.codecs}
         others = {feature for feature in self.manifest.requires if not feature.startswith(CODEC_PREFIX)}
         encoded = encode_manifest(
             replace(
@@ -145,7 +142,7 @@ class ShardRewriter:
                 writer=f"ckptfmt {__version__}",
                 metadata=self._write_metadata(raw),
                 shards=self._entries,
-                requires=sorted(others | {f"{CODEC_PREFIX}{name}" for name in codecs}),
+                requires=sorted(others | required_codecs(self._tables)),
             )
         )
         manifest = decode_manifest(encoded, where=self.staging.path)

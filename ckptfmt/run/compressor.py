@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from ckptfmt.checkpoint.shard_rewriter import CODEC_PREFIX
+from ckptfmt.checkpoint.metadata_file import CODEC_PREFIX
 from ckptfmt.disk.background import start_behind
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointError

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.checkpoint.directory import read_manifest
+from ckptfmt.checkpoint.encoding import compress_checkpoint, decompress_checkpoint
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.reader import OpenCheckpoint
 from ckptfmt.checkpoint.source_digests import hash_all
+from ckptfmt.checkpoint.verify import verify_checkpoint
 from ckptfmt.checkpoint.writer import SaveOptions, write_checkpoint
 from ckptfmt.disk.memory import MemoryDisk
 from ckptfmt.errors import CheckpointNotFoundError, CorruptError
@@ -202,3 +205,61 @@ def test_an_error_while_hashing_reaches_the_caller() -> None:
 
     with pytest.raises(ValueError, match="tensor 0"):
         hash_all([2**22, 1], fail, threads=2)
+
+
+def compressible(seed: int, count: int = 4000) -> Any:
+    return np.random.default_rng(seed).standard_normal(count).astype("f4")
+
+
+def test_a_shard_that_is_compressed_by_itself_is_linked_and_stays_encoded(disk: MemoryDisk) -> None:
+    state = {"backbone": {"w": compressible(0)}, "head": {"w": compressible(1)}}
+    save(disk, "/a", state)
+    compress_checkpoint(disk, "/a", level=3)
+    changed = {**state, "head": {"w": compressible(2)}}
+    info = save(disk, "/b", changed, base="/a")
+    assert [name.split("-")[0] for name in shared(disk, "/b")] == ["backbone"]
+    assert manifest_of(disk, "/b").requires == ("codec:planes",)
+    assert info.unique_bytes < info.size_bytes - 10_000
+    # From there it is linked on, and each of them can go.
+    save(disk, "/c", {**state, "head": {"w": compressible(3)}}, base="/b")
+    decompress_checkpoint(disk, "/a")
+    delete_checkpoint(disk, "/b")
+    for path, expected in (("/a", state), ("/c", {**state, "head": {"w": compressible(3)}})):
+        assert verify_checkpoint(disk, path).ok
+        found = load(disk, path)
+        assert all(np.array_equal(found[name]["w"], part["w"]) for name, part in expected.items())
+    # The shard of before can be made again from there too.
+    decompress_checkpoint(disk, "/c")
+    assert manifest_of(disk, "/c").requires == ()
+    digests = {shard.section: shard.digest for shard in manifest_of(disk, "/a").shards}
+    assert {shard.section: shard.digest for shard in manifest_of(disk, "/c").shards}["backbone"] == digests["backbone"]
+
+
+def test_what_is_frozen_in_an_encoded_shard_is_hashed_and_linked(disk: MemoryDisk) -> None:
+    state = {"backbone": {"w": compressible(0, 40_000)}}
+    save(disk, "/a", state)
+    compress_checkpoint(disk, "/a", level=3)
+    options = SaveOptions(None, {}, None, overwrite=False, base="/a", max_shard_size_bytes=2**31, durable=True, frozen=("backbone.*",))
+    write_checkpoint(disk, "/b", encode_state(state), options)
+    assert shared(disk, "/b") == shard_names(disk, "/b")
+    other = {"backbone": {"w": compressible(1, 40_000)}}
+    write_checkpoint(disk, "/c", encode_state(other), options)
+    assert shared(disk, "/c") == []
+    assert np.array_equal(load(disk, "/c")["backbone"]["w"], other["backbone"]["w"])
+
+
+def test_shards_whose_slots_are_made_from_others_are_written_anew(disk: MemoryDisk) -> None:
+    weights = compressible(0)
+    state = {"ema": {"w": weights}, "model": {"w": weights.copy()}}
+    save(disk, "/a", state)
+    compress_checkpoint(disk, "/a", level=3)
+    save(disk, "/b", state, base="/a")
+    assert [name.split("-")[0] for name in shared(disk, "/b")] == ["ema"]
+    assert manifest_of(disk, "/b").requires == ("codec:planes",)
+    assert np.array_equal(load(disk, "/b")["model"]["w"], weights)
+    save(disk, "/near", {"ema": {"w": weights * np.float32(1.0001)}})
+    compress_checkpoint(disk, "/near", level=3, base="/a")
+    assert "codec:delta" in manifest_of(disk, "/near").requires
+    save(disk, "/c", {"ema": {"w": weights * np.float32(1.0001)}}, base="/near")
+    assert shared(disk, "/c") == []
+    assert manifest_of(disk, "/c").requires == ()
