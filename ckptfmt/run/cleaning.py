@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ckptfmt.checkpoint.delete import delete_checkpoint
-from ckptfmt.errors import CheckpointNotFoundError, RunLockedError, UnsupportedVersionError
+from ckptfmt.checkpoint.directory import open_checkpoint_directory, read_manifest
+from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, RunLockedError, UnsupportedVersionError
+from ckptfmt.format.layout import MANIFEST_NAME
 from ckptfmt.run.retention import Decision, Policy, is_by_rank, plan_retention
 from ckptfmt.run.steps import StepDirectory, StepEntry
 
@@ -41,16 +45,17 @@ def clean_up(steps: StepDirectory, policy: Policy, *, dry_run: bool, just_saved:
     the only writer, what is known of the others is used, and those that take the place of another are looked at.
     """
     decisions = _plan(_with_newest_verified(steps), policy) if just_saved is None else _plan_after_save(steps, policy)
-    freed_bytes = 0
+    freed_bytes = _freed_bytes(steps, [decision.step for decision in decisions if not decision.is_kept]) if dry_run else 0
     for index, decision in enumerate(decisions):
         if decision.is_kept:
             continue
+        if dry_run:
+            continue
         unique_bytes = steps.unique_bytes(decision.step)
         try:
-            if not dry_run:
-                with suppress(CheckpointNotFoundError):
-                    delete_checkpoint(steps.disk, steps.path_of(decision.step))
-                steps.forget(decision.step)
+            with suppress(CheckpointNotFoundError):
+                delete_checkpoint(steps.disk, steps.path_of(decision.step))
+            steps.forget(decision.step)
         except RunLockedError:
             # Somebody compresses it; the next clean-up finds it again.
             decisions[index] = Decision(decision.step, ("being written",))
@@ -59,6 +64,22 @@ def clean_up(steps: StepDirectory, policy: Policy, *, dry_run: bool, just_saved:
     if not dry_run:
         _finish_deletions(steps, {decision.step for decision in decisions})
     return CleanupReport(tuple(decisions), freed_bytes, dry_run)
+
+
+def _freed_bytes(steps: StepDirectory, removed: Sequence[int]) -> int:
+    """Return what deleting some steps together frees: the files of which they have all names."""
+    names: Counter[tuple[int, int, int]] = Counter()
+    freed_bytes = 0
+    for step in removed:
+        with suppress(CheckpointError), closing(open_checkpoint_directory(steps.disk, steps.path_of(step))) as directory:
+            for name in (MANIFEST_NAME, *(entry.name for entry in read_manifest(directory).files())):
+                with suppress(OSError), closing(directory.open(name)) as file:
+                    status = file.status()
+                    if status is None or file.link_count == 1:
+                        freed_bytes += file.size_bytes if file.link_count == 1 else 0
+                    else:
+                        names[status.inode, file.link_count, file.size_bytes] += 1
+    return freed_bytes + sum(size_bytes for (_, link_count, size_bytes), count in names.items() if count >= link_count)
 
 
 def _plan(entries: list[StepEntry], policy: Policy) -> list[Decision]:
