@@ -15,7 +15,8 @@ from typing import Any
 
 from ckptfmt.adapters.torch_distributed_leaves import Leaf, find_leaves
 from ckptfmt.adapters.torch_distributed_tree import Path
-from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.directory import open_checkpoint_directory, read_manifest
+from ckptfmt.checkpoint.many_files import ManyFiles
 from ckptfmt.checkpoint.metadata_file import read_metadata
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
 from ckptfmt.checkpoint.tensor_store import TensorStore
@@ -143,6 +144,8 @@ class OpenParts:
             outline_state(self._metadata.tree, self._metadata.tensors.__getitem__)
             check_references(self._metadata.tree, self._metadata.tensors, where=path)
             self._leaves = find_leaves(self._metadata.tree, where=path)
+            self._files = ManyFiles(self._directory, len(self._manifest.shards))
+            stack.callback(self._files.close)
             self._stack = stack.pop_all()
         self._shards: dict[int, ShardFile] = {}
         self._store = TensorStore(self._metadata, self._shards, verify=verify)
@@ -237,12 +240,11 @@ class OpenParts:
     def _open_shard(self, shard: int) -> None:
         entry = self._manifest.shards[shard]
         try:
-            file = open_named_file(self._directory, entry)
+            file = self._files.open(entry, is_read=False)
         except CorruptError as error:
             if error.rule == "E012" and read_manifest(self._directory).digest != self._manifest.digest:
                 raise IncompleteError(f"{self.path}: was overwritten while it was loaded\nLoad it again.", path=self.path) from error
             raise
-        self._stack.callback(file.close)
         opened = ShardFile(file, entry, self._metadata.shards[shard], where=f"{self.path}/{entry.name}")
         if self._uses is None:
             self._uses = uses_by_shard(self._metadata)

@@ -35,13 +35,13 @@ def find_ready(metadata: Metadata, shards: Mapping[int, ShardFile], rows: Sequen
         begins = shard.table.offsets()
         for slots in _runs(sorted(row_of.keys() - shard.table.encodings.keys())):
             is_found = True
-            memory = shard.mapped()
             shard.prefetch(slots[0], slots[-1])
-            if verify and not _are_sound(shard.table, memory, begins, slots):
+            memory = shard.stored_run(slots[0], slots[-1])
+            if verify and not _are_sound(shard.table, memory, slots):
                 return None
             for slot in slots:
                 row = row_of[slot]
-                memories[row], offsets[row] = memory, begins[slot]
+                memories[row], offsets[row] = memory, begins[slot] - begins[slots.start]
     return ReadyRows(index.dtypes, index.shapes, index.sizes, memories, offsets) if is_found else None
 
 
@@ -53,7 +53,6 @@ def _runs(slots: list[int]) -> Iterator[range]:
             yield range(slots[first], slots[end - 1] + 1)
 
 
-def _are_sound(table: ShardTable, memory: memoryview, begins: Sequence[int], slots: range) -> bool:
+def _are_sound(table: ShardTable, memory: memoryview, slots: range) -> bool:
     begin, end = slots.start, slots.stop
-    found = digests_of(memory[begins[begin] : begins[end]], table.sizes[begin:end])
-    return found == table.digests[begin * DIGEST_BYTES : end * DIGEST_BYTES]
+    return digests_of(memory, table.sizes[begin:end]) == table.digests[begin * DIGEST_BYTES : end * DIGEST_BYTES]

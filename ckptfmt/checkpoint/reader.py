@@ -1,7 +1,8 @@
 """Loading: from a directory up to a state, every byte checked before it is handed out. Mirror of writer.
 
-`OpenCheckpoint` opens all files at once, so that a later deletion or overwrite cannot disturb it; tensors are read when they
-are asked for, verified, and handed out as private writable memory. The first tensor that is asked for by name is found without
+`OpenCheckpoint` opens all files at once, unless they are very many, so that a later deletion or overwrite cannot disturb it; tensors
+are read when they are asked for, verified, and handed out as private writable memory. The first tensor that is asked for by name is
+found without
 decoding what belongs to the others. Spec 12.
 """
 
@@ -17,7 +18,8 @@ from re import compile as compile_pattern
 from types import TracebackType
 from typing import Any
 
-from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, open_to_read, read_manifest
+from ckptfmt.checkpoint.directory import describe_directory, open_checkpoint_directory, read_manifest
+from ckptfmt.checkpoint.many_files import ManyFiles
 from ckptfmt.checkpoint.metadata_file import decode_raw_metadata, find_one_tensor, read_raw_metadata
 from ckptfmt.checkpoint.neighbours import find_ready
 from ckptfmt.checkpoint.shard_file import ShardFile
@@ -43,10 +45,11 @@ _MAX_NAMES_CHARACTERS = 2**28
 class OpenCheckpoint:
     """A checkpoint that is open for reading; the methods that name tensors are those of safetensors' `safe_open`.
 
-    A name is the path of a tensor in the state: `model.layer.weight`. Use as a context manager.
+    A name is the path of a tensor in the state: `model.layer.weight`. Use as a context manager. With `is_mapped=False` files are
+    opened as they are needed, and no more of them is in memory than was asked for.
     """
 
-    def __init__(self, disk: Disk, path: str, *, verify: bool = True, device: Any = "cpu") -> None:
+    def __init__(self, disk: Disk, path: str, *, verify: bool = True, device: Any = "cpu", is_mapped: bool = True) -> None:
         self.path = path
         self._disk = disk
         self._device = device
@@ -54,7 +57,7 @@ class OpenCheckpoint:
         with ExitStack() as stack:
             directory = open_checkpoint_directory(disk, path)
             stack.callback(directory.close)
-            self.manifest, self._raw, self._files = _open_consistently(directory, stack)
+            self.manifest, self._raw, self._files = _open_consistently(directory, stack, is_mapped=is_mapped)
             self.info = describe_directory(directory, self.manifest)
             self._stack = stack.pop_all()
         self._metadata: Metadata | None = None
@@ -296,12 +299,12 @@ class TensorSlice:
         return part.detach().clone() if hasattr(part, "clone") else part.copy()
 
 
-def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest, bytes, list[ReadableFile]]:
+def _open_consistently(directory: Directory, stack: ExitStack, *, is_mapped: bool) -> tuple[Manifest, bytes, list[ReadableFile]]:
     """Open everything that the manifest names; again whenever it was replaced in between. Spec 12.4."""
     manifest = read_manifest(directory)
     while True:
         try:
-            return (manifest, *_open_files(directory, manifest, stack))
+            return (manifest, *_open_files(ManyFiles(directory, len(manifest.shards), is_mapped=is_mapped), manifest, stack))
         except CorruptError as error:
             latest = read_manifest(directory)
             if error.rule != "E012" or latest.digest == manifest.digest:
@@ -309,15 +312,13 @@ def _open_consistently(directory: Directory, stack: ExitStack) -> tuple[Manifest
             manifest = latest
 
 
-def _open_files(directory: Directory, manifest: Manifest, stack: ExitStack) -> tuple[bytes, list[ReadableFile]]:
+def _open_files(files: ManyFiles, manifest: Manifest, stack: ExitStack) -> tuple[bytes, list[ReadableFile]]:
+    directory = files.directory
     raw = read_raw_metadata(directory, manifest)
-    files = []
+    stack.callback(files.close)
     try:
-        for entry in manifest.shards:
-            files.append(open_to_read(directory, entry))
-            stack.callback(files[-1].close)
+        return raw, [files.open(entry) for entry in manifest.shards]
     except FormatError:
         # What is wrong with the metadata comes first.
         decode_raw_metadata(raw, manifest, where=f"{directory.path}/{manifest.metadata.name}")
         raise
-    return raw, files

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from operator import ne
 from typing import NamedTuple
 
+from ckptfmt.checkpoint.many_files import is_only_read
 from ckptfmt.disk.protocol import ReadableFile
 from ckptfmt.format.digest import digest_of, format_digest, shard_digest, short
 from ckptfmt.format.dtypes import RAW, stored_form, stored_forms
@@ -57,6 +58,7 @@ class ShardFile:
         self.entry = entry
         self.table = table
         self.where = where
+        self.is_only_read = is_only_read(file)
         self._file = file
         self._offsets = table.offsets()
         self._memory: memoryview | None = None
@@ -143,8 +145,17 @@ class ShardFile:
             raise violation("E032", self.where, what, expected=f"{expected[0]} {list(expected[1])}", found=found, tensor=entry.key)
 
     def stored(self, slot: int) -> memoryview:
-        """Return the stored bytes of a slot, unverified, as part of the private memory."""
-        return self.mapped()[self._offsets[slot] : self._offsets[slot + 1]]
+        """Return the stored bytes of a slot, unverified, as part of the private memory, or read into memory of their own."""
+        return self.stored_run(slot, slot)
+
+    def stored_run(self, first: int, last: int) -> memoryview:
+        """Return the stored bytes of a range of slots as `stored` does."""
+        begin, end = self.range_of(first, last)
+        if not self.is_only_read:
+            return self.mapped()[begin:end]
+        memory = memoryview(bytearray(end - begin))
+        self.read_into(begin, memory)
+        return memory
 
     def read_stored(self, slot: int, begin: int, memory: memoryview) -> None:
         """Fill memory with some of a slot's stored bytes, unverified, without mapping the file."""

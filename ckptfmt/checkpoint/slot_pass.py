@@ -65,9 +65,10 @@ class SlotPass:
         for first, last in self._runs(slots, wanted):
             shard = self._shards[first[0]]
             begin, end = shard.range_of(first[1], last)
-            if (wanted is not None and first not in wanted) or not shard.is_cold(begin, end - begin):
+            is_kept = wanted is not None and first in wanted
+            if not shard.is_only_read and ((wanted is not None and not is_kept) or not shard.is_cold(begin, end - begin)):
                 mapped += ((first[0], number) for number in range(first[1], last + 1))
-            elif wanted is None:
+            elif not is_kept:
                 steps.append((first, self._comparing(first, last)))
             else:
                 steps += self._keeping(first, last)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 from ckptfmt.checkpoint.many_slots import decode_slots
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
 from ckptfmt.checkpoint.slot_decoding import SlotDecoder
 from ckptfmt.checkpoint.slot_pass import OnDamage, Progress, Slot, SlotPass
+from ckptfmt.format.digest import digest_of
 from ckptfmt.format.metadata import Chunk, Metadata, TensorIndex, TensorRow
 from ckptfmt.state.tensors import TensorMemory
+
+SMALL_PART_BYTES = 2**20
+GROUP_BYTES = 64 * 2**20
+_LETTERS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class TensorStore:
@@ -37,17 +43,20 @@ class TensorStore:
     def prepare(self, rows: Iterable[int]) -> None:
         """Verify every slot of some rows, with all cores; what lies on the device is read into memory, for `memory` to hand out.
 
-        Encoded slots are verified when they are decoded.
+        Encoded slots are verified when they are decoded, and large parts of tensors that cannot be mapped when they are put together.
         """
         slots: set[Slot] = set()
         wanted: set[Slot] = set()
         for number in rows:
             row = self.metadata.tensors[number]
             places = self._plain_slots([number])
-            slots.update(places)
             if _is_whole(row):
                 wanted.update(places)
-        self._pass(slots, wanted)
+            else:
+                read = {slot for slot in places if self.shards[slot[0]].is_only_read}
+                wanted.update(slot for slot in read if self.decoder.stored_size_bytes(slot) <= SMALL_PART_BYTES)
+                slots.update(places - read)
+        self._pass(slots | wanted, wanted)
 
     def decode_rows(self, rows: Iterable[int]) -> None:
         """Decode what is encoded of some rows, verified, with all cores, for `memory` to hand out."""
@@ -75,7 +84,11 @@ class TensorStore:
             found = SlotPass(self.shards, verify=self._verify, on_bytes=on_bytes)
             found.run(missing, wanted=wanted)
             self._read.update(found.memory)
-            self._verified.update(found.sound - found.memory.keys())
+            self._verified |= self._mapped_slots(found.sound - found.memory.keys())
+
+    def _mapped_slots(self, slots: Collection[Slot]) -> set[Slot]:
+        """Return the slots whose bytes will be handed out where they were verified."""
+        return {slot for slot in slots if not self.shards[slot[0]].is_only_read}
 
     def verify_slots(self, slots: Sequence[Slot], *, on_bytes: Progress | None = None, on_damage: OnDamage | None = None) -> None:
         """Verify some slots in their files, with all cores; nothing of them is kept.
@@ -85,7 +98,7 @@ class TensorStore:
         """
         found = SlotPass(self.shards, verify=True, on_bytes=on_bytes, on_damage=on_damage)
         found.run(slots)
-        self._verified |= found.sound
+        self._verified |= self._mapped_slots(found.sound)
 
     def forget_read(self) -> None:
         """Let go of memory that was read or decoded and not handed out."""
@@ -100,12 +113,34 @@ class TensorStore:
             data = self.chunk_bytes(row.chunks[0])
         else:
             data = memoryview(bytearray(row.size_bytes))
-            for chunk in row.chunks:
-                if (part := _find_contiguous(data, row, chunk)) is not None and self.decoder.encoding((chunk.shard, chunk.slot)):
-                    self.decoder.decode((chunk.shard, chunk.slot), part)
-                else:
-                    _place(data, self.chunk_bytes(chunk), row, chunk)
+            for chunks in self._groups(row):
+                slots = {(chunk.shard, chunk.slot) for chunk in chunks}
+                self._pass(plain := {slot for slot in slots if self.decoder.encoding(slot) is None}, plain)
+                for chunk in chunks:
+                    self._put(data, row, chunk)
         return TensorMemory(row.dtype, row.shape, data)
+
+    def _put(self, data: memoryview, row: TensorRow, chunk: Chunk) -> None:
+        """Put one chunk where it belongs in the bytes of its tensor."""
+        slot = (chunk.shard, chunk.slot)
+        if self.decoder.encoding(slot) is not None and (part := _find_contiguous(data, row, chunk)) is not None:
+            self.decoder.decode(slot, part)
+        else:
+            _place(data, self.chunk_bytes(chunk), row, chunk)
+
+    def _groups(self, row: TensorRow) -> Iterator[list[Chunk]]:
+        """Yield the chunks of a tensor, so many at a time as may be in memory beside it."""
+        limit_bytes = min(GROUP_BYTES, max(SMALL_PART_BYTES, row.size_bytes // 2))
+        group: list[Chunk] = []
+        size_bytes = 0
+        for chunk in row.chunks:
+            group.append(chunk)
+            size_bytes += self.decoder.raw_size_bytes((chunk.shard, chunk.slot))
+            if size_bytes >= limit_bytes:
+                yield group
+                group, size_bytes = [], 0
+        if group:
+            yield group
 
     def chunk_bytes(self, chunk: Chunk) -> memoryview:
         """Return the bytes of a chunk, in memory that belongs to the caller."""
@@ -113,8 +148,13 @@ class TensorStore:
         if self.decoder.encoding(slot) is not None:
             kept = self.decoder.kept.pop(slot, None)
             return kept if kept is not None else self.decoder.decode(slot)
-        data = self._read.pop(slot, None)
-        return data if data is not None else self.shards[chunk.shard].stored(chunk.slot)
+        if (data := self._read.pop(slot, None)) is not None:
+            return data
+        shard = self.shards[chunk.shard]
+        data = shard.stored(chunk.slot)
+        if self._verify and shard.is_only_read:
+            shard.check_slot(chunk.slot, digest_of(data))
+        return data
 
     def run_memory(self, row_index: int, begin: int, end: int) -> TensorMemory | None:
         """Return a run of a tensor's first dimension, decoding no more than its blocks; None where it is not encoded as a whole."""
@@ -152,13 +192,24 @@ def _place(target: memoryview, source: memoryview, row: TensorRow, chunk: Chunk)
     axis = max(axis - 1, 0)
     run_bytes = math.prod(chunk.shape[axis:]) * itemsize
     strides = [math.prod(row.shape[dimension + 1 :]) * itemsize for dimension in range(rank)]
-    base = sum(offset * stride for offset, stride in zip(chunk.offset, strides, strict=True))
-    position = [0] * axis
-    for begin in range(0, len(source), run_bytes):
-        at = base + sum(index * stride for index, stride in zip(position, strides, strict=False))
-        target[at : at + run_bytes] = source[begin : begin + run_bytes]
-        for dimension in reversed(range(axis)):
-            position[dimension] += 1
-            if position[dimension] < chunk.shape[dimension]:
-                break
-            position[dimension] = 0
+    begins = [sum(offset * stride for offset, stride in zip(chunk.offset, strides, strict=True))]
+    for size, stride in zip(chunk.shape[: max(axis - 1, 0)], strides, strict=False):
+        begins = [begin + index * stride for begin in begins for index in range(size)]
+    count, step = (chunk.shape[axis - 1], strides[axis - 1]) if axis else (1, run_bytes)
+    for number, begin in enumerate(begins):
+        _place_runs(target[begin:], source[number * count * run_bytes :], count, run_bytes, step, itemsize)
+
+
+def _place_runs(target: memoryview, source: memoryview, count: int, run_bytes: int, step_bytes: int, itemsize: int) -> None:
+    """Copy so many runs that lie one behind the other to places that lie a step apart; many short ones element by element of a run."""
+    letter = _LETTERS.get(itemsize)
+    if letter is None or count * itemsize <= run_bytes:
+        for number in range(count):
+            at = number * step_bytes
+            target[at : at + run_bytes] = source[number * run_bytes : (number + 1) * run_bytes]
+        return
+    reach = (count - 1) * step_bytes + run_bytes
+    places, values = target[:reach].cast(letter), source[: count * run_bytes].cast(letter)
+    length, step = run_bytes // itemsize, step_bytes // itemsize
+    for element in range(length):
+        places[element::step] = values[element::length]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
+from ckptfmt.checkpoint.directory import open_checkpoint_directory, read_manifest
+from ckptfmt.checkpoint.many_files import ManyFiles
 from ckptfmt.checkpoint.many_slots import check_slots
 from ckptfmt.checkpoint.metadata_file import read_metadata
 from ckptfmt.checkpoint.shard_file import ShardFile, uses_by_shard
@@ -103,12 +104,14 @@ class _Verifier:
 
     def check_files(self, manifest: Manifest, *, is_full: bool) -> None:
         """Check every file that a manifest names."""
+        files = ManyFiles(self.directory, len(manifest.shards))
+        self.stack.callback(files.close)
         try:
             metadata = read_metadata(self.directory, manifest)
         except FormatError as error:
             self._fail(error)
             for entry in manifest.shards:
-                self._open_file(entry)
+                self._open_file(files, entry)
             return
         self._note_unknown(manifest.metadata.name, metadata.unknown_members)
         try:
@@ -116,7 +119,7 @@ class _Verifier:
             check_references(metadata.tree, metadata.tensors, where=f"{self.directory.path}/{manifest.metadata.name}")
         except FormatError as error:
             self._fail(error)
-        shards = self._open_shards(manifest, metadata)
+        shards = self._open_shards(files, manifest, metadata)
         if is_full:
             self._check_slots(metadata, shards)
 
@@ -143,21 +146,19 @@ class _Verifier:
         for member in members:
             self._warn_or_fail("W004", name, "warning", member)
 
-    def _open_file(self, entry: ShardEntry) -> ReadableFile | None:
+    def _open_file(self, files: ManyFiles, entry: ShardEntry) -> ReadableFile | None:
         try:
-            file = open_named_file(self.directory, entry)
+            return files.open(entry, is_read=False)
         except FormatError as error:
             self._fail(error)
             return None
-        self.stack.callback(file.close)
-        return file
 
-    def _open_shards(self, manifest: Manifest, metadata: Metadata) -> dict[int, ShardFile]:
+    def _open_shards(self, files: ManyFiles, manifest: Manifest, metadata: Metadata) -> dict[int, ShardFile]:
         """Open each shard and check its header; a shard with a bad header stays in, because its data can still be checked."""
         shards = {}
         uses = uses_by_shard(metadata)
         for index, entry in enumerate(manifest.shards):
-            file = self._open_file(entry)
+            file = self._open_file(files, entry)
             if file is None:
                 continue
             shard = shards[index] = ShardFile(file, entry, metadata.shards[index], where=f"{self.directory.path}/{entry.name}")

@@ -16,9 +16,20 @@ from ckptfmt.disk.refusals import RESERVE_REFUSALS
 
 if sys.platform != "win32":
     import fcntl
+    import resource
 
 # The kernel takes no more in one call.
 MAX_TRANSFER_BYTES = 0x7FFFF000
+# Where the system does not say.
+FEW_OPEN_FILES = 512
+
+
+def open_files_limit() -> int:
+    """Return how many files this process may have open at a time."""
+    if sys.platform == "win32":
+        return FEW_OPEN_FILES
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
 
 
 def sync_to_media(number: int) -> None:
