@@ -17,7 +17,7 @@ from ckptfmt.format.zstd_frame import decompress
 from ckptfmt.state.pause import collector_paused
 
 CODEC_PREFIX = "codec:"
-_MAX_REMEMBERED_ROWS = 200_000
+_MAX_REMEMBERED_CHUNKS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class _LastWritten:
 
     def remember(self, digest: str, index: BaseIndex) -> None:
         """Keep an index, unless it is so large that the memory is worth more than the time."""
-        self._index = (digest, index) if len(index.tensors) <= _MAX_REMEMBERED_ROWS else None
+        chunks = len(index.tensors) + sum(map(len, index.tensors.parts.values()))
+        self._index = (digest, index) if chunks <= _MAX_REMEMBERED_CHUNKS else None
 
     def find(self, digest: str) -> BaseIndex | None:
         """Return the index of this file, if it is the one."""

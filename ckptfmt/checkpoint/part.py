@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckptfmt.format.manifest import ShardEntry
 from ckptfmt.format.metadata import ShardTable
@@ -18,8 +18,7 @@ from ckptfmt.format.zstd_frame import compress, decompress
 _WHERE = "message of a part"
 
 
-@dataclass(frozen=True, slots=True)
-class PartChunk:
+class PartChunk(NamedTuple):
     """A chunk of the tensor of this name, and the shard of the part and the slot that hold it."""
 
     tensor: str

@@ -1,6 +1,6 @@
 """Checking the rows of the tensor index against the slots: sizes agree with shapes, chunks tile their tensors. Spec 9.3.
 
-`WholeRows` checks many rows at once, column by column; `check_rows` checks one by one, knows every kind of row, and says what is wrong.
+`RowColumns` checks many rows at once, column by column; `check_rows` checks one by one, knows every kind of row, and says what is wrong.
 What the one accepts the other accepts too, and makes the same of it.
 """
 
@@ -11,58 +11,105 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+from ckptfmt.errors import FormatError
 from ckptfmt.format.dtypes import itemsize_bytes
 from ckptfmt.format.layout import are_shapes, are_tensor_names, is_shape, is_tensor_name
 from ckptfmt.format.rules import shown, violation
 from ckptfmt.format.tensor_index import Chunk, ShardTable, TensorIndex, TensorRow
-from ckptfmt.format.tiling import covers_once, find_overlap
+from ckptfmt.format.tiling import covers_once, find_overlap, is_grid
 
 MAX_COMPARED_CHUNKS = 256
 
+_NO_PLACE = [[0, 0]]
 
-class WholeRows:
-    """Checks rows column by column, as `check_rows` does one by one, where each is one whole chunk."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.forms: list[tuple[str, tuple[int, ...]]] = []
-        self.shards: list[int] = []
-        self.slots: list[int] = []
-        self.known: dict[Any, tuple[str, tuple[int, ...]]] = {}
+class RowColumns:
+    """Checks rows column by column, as `check_rows` does one by one: whole ones many at a time, the chunks of the others row by row."""
+
+    def __init__(self, shards: Sequence[ShardTable], *, where: str) -> None:
+        self._stored = [_chunk_sizes(shard) for shard in shards]
+        self._one_by_one = _Rows(shards, where)
+        self._names: list[str] = []
+        self._forms: list[tuple[str, tuple[int, ...]]] = []
+        self._shards: list[int] = []
+        self._slots: list[int] = []
+        self._parts: dict[int, tuple[Chunk, ...]] = {}
+        self._known: dict[Any, Any] = {}
 
     def add(self, rows: list[Any]) -> bool:
-        """Check and add some rows; tell whether there is nothing special about them."""
+        """Check and add some rows; tell whether no rule is broken as far as it has been looked at."""
         if not _are_lists_of(4, rows):
             return False
         names, dtypes, shapes, chunks = ([row[member] for row in rows] for member in range(4))
-        if set(map(type, names)) != {str} or set(map(type, dtypes)) != {str} or not _are_lists_of(1, chunks):
+        if set(map(type, names)) != {str} or set(map(type, dtypes)) != {str} or set(map(type, chunks)) != {list}:
             return False
-        places = list(chain.from_iterable(chunks))
-        if not _are_lists_of(2, places) or not are_tensor_names(names) or not are_shapes(shapes):
+        if not are_tensor_names(names) or not are_shapes(shapes):
             return False
-        numbers = list(chain.from_iterable(places))
+        known, first = self._known, len(self._names)
+        forms = [known.setdefault(form, form) for form in zip(dtypes, map(tuple, shapes), strict=True)]
+        try:
+            parts = {at: self._checked_chunks(first + at, rows[at]) for at, found in enumerate(chunks) if not _is_whole(found)}
+        except (LookupError, FormatError):
+            return False
+        places = [_NO_PLACE if at in parts else found for at, found in enumerate(chunks)] if parts else chunks
+        numbers = list(chain.from_iterable(chain.from_iterable(places)))
         if set(map(type, numbers)) != {int} or min(numbers) < 0:
             return False
-        self.names += names
-        self.shards += numbers[::2]
-        self.slots += numbers[1::2]
-        known = self.known
-        self.forms += [known.setdefault(form, form) for form in zip(dtypes, map(tuple, shapes), strict=True)]
+        shards, slots = numbers[::2], numbers[1::2]
+        for at, found in parts.items():
+            is_whole = len(found) == 1 and found[0].shape == forms[at][1]
+            shards[at], slots[at] = found[0][:2] if is_whole else (-1, -1)
+            if not is_whole:
+                self._parts[first + at] = found
+        self._names += names
+        self._shards += shards
+        self._slots += slots
+        self._forms += forms
         return True
 
-    def find_index(self, shards: Sequence[ShardTable]) -> TensorIndex | None:
+    def _checked_chunks(self, number: int, row: list[Any]) -> tuple[Chunk, ...]:
+        """Check the chunks of a row that are not simply one whole one."""
+        found = self._find_grid(row[3], tuple(row[2]), itemsize_bytes(row[1]))
+        return self._one_by_one.checked_row(row, number).chunks if found is None else found
+
+    def _find_grid(self, chunks: list[Any], full: tuple[int, ...], itemsize: int) -> tuple[Chunk, ...] | None:
+        """Check chunks that are the cells of a grid; None where they are something else, or a rule is broken."""
+        if not _are_lists_of(4, chunks):
+            return None
+        shards, slots, offsets, shapes = zip(*chunks, strict=True)
+        if {*map(type, shards), *map(type, slots)} != {int} or min(shards) < 0 or min(slots) < 0:
+            return None
+        if not are_shapes(offsets) or not are_shapes(shapes) or {*map(len, offsets), *map(len, shapes)} != {len(full)}:
+            return None
+        known, stored = self._known, self._stored
+        begins: list[tuple[int, ...]] = [known.setdefault(each, each) for each in map(tuple, offsets)]
+        boxes: list[tuple[int, ...]] = [known.setdefault(each, each) for each in map(tuple, shapes)]
+        expected = {shape: math.prod(shape) * itemsize for shape in set(boxes)}
+        found = [stored[shard][slot] for shard, slot in zip(shards, slots, strict=True)]
+        if [expected[shape] for shape in boxes] != found or not is_grid(begins, boxes, full):
+            return None
+        return tuple(map(Chunk, shards, slots, begins, boxes))
+
+    def find_index(self) -> TensorIndex | None:
         """Return all rows, checked against the slots and one another; None where a rule is broken."""
+        stored, parts = self._stored, self._parts
         try:
-            known = {form: math.prod(form[1]) * itemsize_bytes(form[0]) for form in self.known}
-            stored = [_chunk_sizes(shard) for shard in shards]
-            found = [stored[shard][slot] for shard, slot in zip(self.shards, self.slots, strict=True)]
+            known = {form: math.prod(form[1]) * itemsize_bytes(form[0]) for form in set(self._forms)}
+            sizes = [known[form] for form in self._forms]
+            found = [
+                stored[shard][slot] if shard >= 0 else sizes[row]
+                for row, (shard, slot) in enumerate(zip(self._shards, self._slots, strict=True))
+            ]
         except LookupError:
             return None
-        sizes = [known[form] for form in self.forms]
-        if sizes != found or len(set(self.names)) != len(self.names):
+        if sizes != found or len(set(self._names)) != len(self._names):
             return None
-        dtypes, shapes = [dtype for dtype, _ in self.forms], [shape for _, shape in self.forms]
-        return TensorIndex(self.names, dtypes, shapes, sizes, self.shards, self.slots)
+        dtypes, shapes = [dtype for dtype, _ in self._forms], [shape for _, shape in self._forms]
+        return TensorIndex(self._names, dtypes, shapes, sizes, self._shards, self._slots, parts)
+
+
+def _is_whole(chunks: list[Any]) -> bool:
+    return len(chunks) == 1 and type(chunks[0]) is list and len(chunks[0]) == 2
 
 
 def _are_lists_of(count: int, values: list[Any]) -> bool:

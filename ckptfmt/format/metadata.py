@@ -12,7 +12,7 @@ from typing import Any
 
 from ckptfmt.errors import FormatError, LimitError
 from ckptfmt.format.encodings import Encoding, check_sources, checked_encodings, checked_original, pack_encodings
-from ckptfmt.format.index_rows import WholeRows, check_row, check_rows
+from ckptfmt.format.index_rows import RowColumns, check_row, check_rows
 from ckptfmt.format.layout import BATCH_ROWS, DATA_ALIGNMENT_BYTES, DIGEST_BYTES, HEADER_LENGTH_BYTES, MAX_METADATA_RAW_BYTES
 from ckptfmt.format.packed import pack, pack_array, pack_map, split_map, unpack, unpack_batches, unpack_member
 from ckptfmt.format.rules import shown, violation
@@ -93,20 +93,20 @@ def decode_metadata(raw: bytes, *, where: str) -> Metadata:
 
 
 def _decode_in_parts(raw: bytes, where: str) -> Metadata | None:
-    """Decode as `decode_metadata`, without ever making all rows; None where that finds something wrong, or rows that are not whole."""
+    """Decode as `decode_metadata`, without ever making all rows; None where that finds something wrong."""
     parts = split_map(raw)
     if parts is None or not parts.keys() >= MEMBERS:
         return None
     members = {name: unpack_member(raw, name, part, where=where) for name, part in parts.items() if name != "tensors"}
     if type(members["shards"]) is not list:
         return None
-    columns = WholeRows()
+    shards = [_checked_shard(shard, f"{where}: shards[{index}]") for index, shard in enumerate(members["shards"])]
+    check_sources([shard.sizes for shard in shards], [shard.encodings for shard in shards], where)
+    columns = RowColumns(shards, where=where)
     for batch in unpack_batches(raw, parts["tensors"], BATCH_ROWS):
         if batch is None or not columns.add(batch):
             return None
-    shards = [_checked_shard(shard, f"{where}: shards[{index}]") for index, shard in enumerate(members["shards"])]
-    check_sources([shard.sizes for shard in shards], [shard.encodings for shard in shards], where)
-    tensors = columns.find_index(shards)
+    tensors = columns.find_index()
     return None if tensors is None else Metadata(members["tree"], tensors, shards, tuple(sorted(parts.keys() - MEMBERS)))
 
 

@@ -17,6 +17,9 @@ import msgpack
 from ckptfmt.format.layout import MAX_CONTAINER_ITEMS
 from ckptfmt.format.rules import violation
 
+# What one batch of elements may have before it counts as large.
+_BATCH_BYTES = 2**18
+
 
 def pack(value: Any) -> bytes:
     """Encode a value of None, bool, int, float, str, bytes, list and dict with str keys.
@@ -148,8 +151,9 @@ def unpack_member(data: bytes, name: str, part: tuple[int, int], *, where: str) 
 
 
 def unpack_batches(data: bytes, part: tuple[int, int], count: int) -> Iterator[list[Any] | None]:
-    """Decode an array that `split_map` has found, so many elements at a time; None and no more where `unpack` would find something wrong.
+    """Decode an array that `split_map` has found, so many elements at a time, or fewer large ones.
 
+    None and no more comes where `unpack` would find something wrong.
     The memory of one batch serves for the next.
     """
     packer = msgpack.Packer()
@@ -161,9 +165,10 @@ def unpack_batches(data: bytes, part: tuple[int, int], count: int) -> Iterator[l
             yield None
             return
         while left:
-            size, begin = min(left, count), part[0] + scanner.tell()
-            for _ in range(size):
+            size, begin = 0, part[0] + scanner.tell()
+            while size < min(left, count) and part[0] + scanner.tell() - begin < _BATCH_BYTES:
                 scanner.skip()
+                size += 1
             yield unpack(packer.pack_array_header(size) + data[begin : part[0] + scanner.tell()], where="")
             left -= size
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException):

@@ -26,6 +26,22 @@ class Box(Protocol):
 AnyBox = TypeVar("AnyBox", bound=Box)
 
 
+def is_grid(offsets: Sequence[tuple[int, ...]], shapes: Sequence[tuple[int, ...]], full: tuple[int, ...]) -> bool:
+    """Tell whether boxes are the cells of a grid over a tensor, each once: then they cover it exactly once."""
+    count = 1
+    for axis, size in enumerate(full):
+        end = 0
+        spans = sorted({(offset[axis], shape[axis]) for offset, shape in zip(offsets, shapes, strict=True)})
+        for begin, length in spans:
+            if begin != end or not length:
+                return False
+            end += length
+        if end != size:
+            return False
+        count *= len(spans)
+    return count == len(offsets) == len(set(offsets))
+
+
 def covers_once(boxes: Sequence[Box], full: tuple[int, ...]) -> bool:
     """Tell whether boxes cover a tensor exactly once, in time linear in their number however they lie.
 
