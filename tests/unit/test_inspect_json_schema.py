@@ -107,6 +107,7 @@ def documents(run_path, tmp_path, capsys):
         ["inspect", broken],
         ["inspect", last],
         ["inspect", last, "--tree", "--tensors"],
+        ["inspect", last, "--chunks"],
         ["inspect", last, "--stats"],
         ["inspect", first, "--stats"],
         ["inspect", shard, "--tree"],

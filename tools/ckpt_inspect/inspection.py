@@ -38,6 +38,7 @@ class Request:
     has_tree: bool
     has_tensors: bool
     has_statistics: bool
+    has_chunks: bool
     pattern: str | None
     order: str | None
 
@@ -52,6 +53,8 @@ def show(path: str, request: Request, screen: Screen) -> int:
         return _show_work(path, kind, request, screen)
     if kind is Kind.JOURNAL:
         return _show_journal(path, request, screen)
+    if kind is Kind.FILE and request.has_chunks:
+        raise NotReadableHereError(f"{path}: tensors of a single file have no chunks\n--tensors shows them.")
     subject = _file_subject(path) if kind is Kind.FILE else _checkpoint_subject(path)
     return _Inspection(subject, request, screen).run()
 
@@ -233,6 +236,10 @@ class _Inspection:
             from ckpt_inspect.views.statistics_table import statistics_lines
 
             yield from statistics_lines(self._selection, self._screen, self._statistics())
+        elif self._request.has_chunks:
+            from ckpt_inspect.views.chunk_list import chunk_lines
+
+            yield from chunk_lines(self._selection, self._screen)
         else:
             yield from tensor_lines(self._selection, self._screen)
 
@@ -252,6 +259,11 @@ class _Inspection:
         return document
 
     def _tensor_entries(self) -> Iterator[dict[str, Any]]:
+        if self._request.has_chunks:
+            from ckpt_inspect.views.chunk_list import chunk_entries
+
+            pairs = zip(tensor_entries(self._selection), self._selection.rows, strict=True)
+            return ({**entry, "chunks": chunk_entries(row, self._selection)} for entry, (_, row) in pairs)
         if not self._request.has_statistics:
             return tensor_entries(self._selection)
         from ckpt_inspect.views.statistics_table import statistics_entries

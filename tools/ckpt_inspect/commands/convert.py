@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from ckpt_inspect.output.screen import Screen
 
-FORMATS = ("checkpoint", "safetensors", "huggingface", "npz", "torch", "results", "study")
+FORMATS = ("checkpoint", "safetensors", "huggingface", "npz", "torch", "dcp", "results", "study")
 
 DESCRIPTION = """\
 Take something out of ckptfmt, or into it. By what lies under SRC and by the
@@ -16,23 +16,28 @@ name of DST:
                                 values as JSON, its tensors as safetensors and
                                 npy; an interrupted one is finished by the same
                                 command
-  CHECKPOINT FILE.safetensors   the tensors of one section, under their names
+  CHECKPOINT FILE.safetensors   the tensors of one section, under their names;
+                                those of a sharded one are put together, one
+                                at a time
   CHECKPOINT DIR --to huggingface
                                 the same as a directory that transformers'
                                 from_pretrained opens
   CHECKPOINT FILE.npz           the same for numpy
   CHECKPOINT FILE.pt            the whole state for torch.load: a pickle again
+  CHECKPOINT DIR --to dcp       what torch.distributed.checkpoint itself loads
   FILE.pt, .pth, .bin, .ckpt DIR
                                 a new checkpoint from what torch.save wrote,
                                 Lightning's files too; nothing of it is run
-  FILE.safetensors, FILE.npz or a Hugging Face directory DIR
+  FILE.safetensors, FILE.npz, a Hugging Face directory or one that
+  torch.distributed.checkpoint wrote DIR
                                 a new checkpoint
   study.db, study.log DIR       a new study from Optuna's SQLite database or
                                 journal file; --study where there are several
   --from-pickle study.pkl DIR   the same from a pickled study: it is read as
                                 data, nothing of it is run
 
-Nothing that is there with other content is overwritten unasked."""
+A CHECKPOINT may be a URL. Nothing that is there with other content is
+overwritten unasked."""
 
 EXAMPLES = """\
 examples:
@@ -40,6 +45,8 @@ examples:
   ckpt-inspect convert RUN DIR --steps best,latest --metric val.loss --mode min
   ckpt-inspect convert RUN/step-00001200 model.safetensors --section model
   ckpt-inspect convert RUN/step-00001200 my-model --to huggingface
+  ckpt-inspect convert s3://bucket/exp1/step-00001200 model.safetensors
+  ckpt-inspect convert dcp-directory checkpoint
   ckpt-inspect convert old.pt checkpoint
   ckpt-inspect convert whole-model.pt checkpoint --objects-as-data
   ckpt-inspect convert study.db runs/exp1/studies/lr --study lr-search"""
@@ -47,7 +54,7 @@ examples:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's own arguments."""
-    parser.add_argument("source", metavar="SRC", help="a run, a checkpoint, a foreign file or a Hugging Face directory")
+    parser.add_argument("source", metavar="SRC", help="a run, a checkpoint or its URL, a foreign file or directory")
     parser.add_argument("target", metavar="DST", help="a directory, or a file whose name ends as its format says")
     parser.add_argument("--to", metavar="FORMAT", choices=FORMATS, help=f"instead of by DST's name: {', '.join(FORMATS)}")
     parser.add_argument("--steps", metavar="LIST", help="of a run: best, latest and numbers, with commas (default latest)")

@@ -11,6 +11,7 @@ from ckpt_inspect.output.exit_status import FINE
 from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.location import Kind, NotReadableHereError, kind_of, without_final_slash
+from ckptfmt.disk.urls import is_url
 
 _BY_SUFFIX = {".safetensors": "safetensors", ".npz": "npz", ".pt": "torch", ".pth": "torch", ".bin": "torch"}
 _OPTIONS = {
@@ -20,6 +21,7 @@ _OPTIONS = {
     "npz": ("section",),
     "huggingface": ("section", "max_shard_size"),
     "torch": (),
+    "dcp": (),
     "study": ("study", "from_pickle"),
 }
 
@@ -27,6 +29,8 @@ _OPTIONS = {
 def convert(wanted: Conversion, screen: Screen) -> int:
     """Do a conversion, and say what was written."""
     source = without_final_slash(wanted.source)
+    if is_url(wanted.target):
+        raise NotReadableHereError(f"{wanted.target}: conversions write to this machine only\nCopy what was written.")
     kind, target = _kind_of(source, wanted), wanted.to or _format_of(wanted.target)
     way = _find_way(kind, target)
     if way is None:

@@ -17,9 +17,11 @@ from ckpt_inspect.output.visible import visible
 from ckpt_inspect.sources.location import NotReadableHereError
 from ckpt_inspect.sources.run_history import check_metric, read_history
 from ckptfmt.adapters.safetensors_files import Section, choose_section, huggingface_files, safetensors_pieces
-from ckptfmt.checkpoint.loading import load, open_checkpoint
+from ckptfmt.checkpoint.loading import load
 from ckptfmt.checkpoint.reader import OpenCheckpoint
 from ckptfmt.checkpoint.saving import parse_size
+from ckptfmt.disk.anywhere import AnyDisk
+from ckptfmt.disk.urls import location
 from ckptfmt.errors import CheckpointExistsError
 from ckptfmt.run.run import Run
 
@@ -50,9 +52,14 @@ def _step(text: str) -> int | str:
     raise NotReadableHereError(f"--steps: expected best, latest or a number, found {text!r}")
 
 
+def _open(source: str) -> OpenCheckpoint:
+    """Open a checkpoint, mapping nothing: however large it is, one tensor at a time is in memory."""
+    return OpenCheckpoint(AnyDisk(), location(source), is_mapped=False)
+
+
 def _export_safetensors(source: str, wanted: Conversion, screen: Screen) -> Written:
     refuse_existing(wanted.target, overwrite=wanted.overwrite)
-    with open_checkpoint(source) as checkpoint:
+    with _open(source) as checkpoint:
         section = choose_section(checkpoint, wanted.section)
         with _progress(checkpoint, section, screen) as progress:
             replace_file(wanted.target, counted(safetensors_pieces(checkpoint, section.tensors), progress))
@@ -61,7 +68,7 @@ def _export_safetensors(source: str, wanted: Conversion, screen: Screen) -> Writ
 
 def _export_huggingface(source: str, wanted: Conversion, screen: Screen) -> Written:
     limit = parse_size(wanted.max_shard_size or _MAX_SHARD_SIZE)
-    with open_checkpoint(source) as checkpoint:
+    with _open(source) as checkpoint:
         section = choose_section(checkpoint, wanted.section)
         names = [name for name, _ in huggingface_files(checkpoint, section, max_shard_size_bytes=limit)]
         os.makedirs(wanted.target, exist_ok=True)
@@ -87,7 +94,7 @@ def _export_npz(source: str, wanted: Conversion, screen: Screen) -> Written:
     from ckptfmt.adapters.npz import npz_entries
 
     refuse_existing(wanted.target, overwrite=wanted.overwrite)
-    with open_checkpoint(source) as checkpoint:
+    with _open(source) as checkpoint:
         section = choose_section(checkpoint, wanted.section)
         entries = npz_entries(checkpoint, section.tensors)
         with (
@@ -100,6 +107,7 @@ def _export_npz(source: str, wanted: Conversion, screen: Screen) -> Written:
                     entry.write(header)
                     entry.write(data)
                 progress.advance(len(data))
+                del data
         return [wanted.target], _remark(checkpoint, section, "numpy has")
 
 
@@ -113,11 +121,21 @@ def _export_torch(source: str, wanted: Conversion, screen: Screen) -> Written:
     return [wanted.target], "a pickle again: torch.load runs what such a file says, unless weights_only=True"
 
 
+def _export_dcp(source: str, wanted: Conversion, screen: Screen) -> Written:
+    from ckptfmt.adapters.torch_distributed import to_dcp
+
+    if wanted.overwrite:
+        raise NotReadableHereError("--overwrite: means nothing for this conversion: give a new directory")
+    to_dcp(source, wanted.target)
+    return [wanted.target], "its values are pickles again: DCP runs what they say when it loads them"
+
+
 WAYS: dict[str, Callable[[str, Conversion, Screen], Written]] = {
     "safetensors": _export_safetensors,
     "huggingface": _export_huggingface,
     "npz": _export_npz,
     "torch": _export_torch,
+    "dcp": _export_dcp,
 }
 
 

@@ -12,6 +12,7 @@ from ckpt_inspect.sources.location import NotReadableHereError
 from ckptfmt.checkpoint.saving import check_options
 from ckptfmt.checkpoint.writer import write_checkpoint
 from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.urls import is_url
 from ckptfmt.errors import UnsupportedTypeError
 from ckptfmt.state.tree import EncodedState, encode_state
 
@@ -23,9 +24,11 @@ FOREIGN = {
     "huggingface": "a directory of safetensors files",
     "torch": "a file of torch.save",
     "npz": "an .npz archive",
+    "dcp": "a directory of torch.distributed.checkpoint",
 }
 _START_BYTES = 16
 _NPZ_SUFFIX = ".npz"
+_DCP_NAME = ".metadata"
 
 
 def find_foreign_kind(source: str) -> str | None:
@@ -33,8 +36,12 @@ def find_foreign_kind(source: str) -> str | None:
     from ckptfmt.adapters.safetensors_files import is_huggingface_directory
     from ckptfmt.adapters.torch_file import is_torch_file
 
+    if is_url(source):
+        return None
     if os.path.isdir(source):
-        return "huggingface" if is_huggingface_directory(source) else None
+        if is_huggingface_directory(source):
+            return "huggingface"
+        return "dcp" if os.path.isfile(os.path.join(source, _DCP_NAME)) else None
     if source.endswith(_NPZ_SUFFIX):
         return "npz"
     with open(source, "rb") as file:
@@ -50,10 +57,21 @@ def import_checkpoint(source: str, wanted: Conversion, screen: Screen) -> Writte
     kind = find_foreign_kind(source)
     if wanted.objects_as_data and kind != "torch":
         raise NotReadableHereError("--objects-as-data: means nothing for this conversion")
+    if kind == "dcp":
+        return _import_dcp(source, wanted)
     encoded = _read(source, kind, wanted)
     info = write_checkpoint(LocalDisk(), wanted.target, encoded, check_options(overwrite=wanted.overwrite))
     sections = ", ".join(dict.fromkeys(source.keys[0] for source in encoded.tensors if source.keys)) or "no tensors"
     return [wanted.target], f"{count_text(info.tensor_count, 'tensor')} ({sections}), {size_text(info.size_bytes)}"
+
+
+def _import_dcp(source: str, wanted: Conversion) -> Written:
+    from ckptfmt.adapters.torch_distributed import from_dcp
+
+    info = from_dcp(source, wanted.target, overwrite=wanted.overwrite)
+    return [
+        wanted.target
+    ], f"{count_text(info.tensor_count, 'tensor')}, {size_text(info.size_bytes)}; keys of mappings are text, as DCP has them"
 
 
 def _read(source: str, kind: str | None, wanted: Conversion) -> EncodedState:

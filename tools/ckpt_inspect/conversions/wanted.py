@@ -51,5 +51,8 @@ def shown_names(names: Sequence[str], limit: int = 5) -> str:
 def counted(pieces: Iterable[bytes | memoryview], progress: ByteProgress) -> Iterator[bytes | memoryview]:
     """Yield the pieces, and count them when they are written."""
     for piece in pieces:
+        size_bytes = len(piece)
         yield piece
-        progress.advance(len(piece))
+        # It must be gone before the next one is made.
+        del piece
+        progress.advance(size_bytes)

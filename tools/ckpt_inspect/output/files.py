@@ -14,6 +14,8 @@ def replace_file(path: str, pieces: Iterable[bytes | memoryview]) -> None:
     with writing_file(path) as file:
         for piece in pieces:
             file.write(piece)
+            # A tensor must be gone before the next one is made.
+            del piece
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ckpt_inspect.views.tensor_nodes import find_row
 from ckpt_inspect.views.totals import SectionTotal, totals_by_section
 from ckpt_inspect.views.values import dtype_text, fitted, is_inline, type_of
 from ckptfmt.format.digest import PREFIX
-from ckptfmt.format.metadata import TensorRow
+from ckptfmt.format.metadata import TensorIndex, TensorRow
 from ckptfmt.format.tree_walk import children_of
 
 _MANY_LINES = 24
@@ -70,6 +70,9 @@ def _facts(checkpoint: Checkpoint, totals: Mapping[str, SectionTotal], screen: S
         on_disk += f", {size(checkpoint.shared_bytes)} of it shared with other checkpoints"
     elements = sum(total.element_count for total in totals.values())
     tensors = f"{manifest.tensor_count:,} with {count_text(elements, 'element')}, {size(manifest.tensor_bytes)}"
+    parts = TensorIndex.of(checkpoint.metadata.tensors).parts.values()
+    if chunks := sum(map(len, parts)):
+        tensors += f"; {sum(map(bool, parts)):,} of them in {count_text(chunks, 'chunk')}"
     features = f", requires {', '.join(manifest.requires)}" if manifest.requires else ""
     facts = [
         ("step", "none" if manifest.step is None else f"{manifest.step:,}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def _name_key(name: str) -> list[tuple[int, str]]:
 
 def tensor_lines(selection: TensorSelection, screen: Screen) -> Iterator[str]:
     """Yield one line for each tensor."""
-    shown_names = _shown_shard_names(selection.shard_names)
+    shown_names = short_shard_names(selection.shard_names)
     shapes = [(row, visible(row.name), _shards_text(row, shown_names)) for _, row in selection.rows]
     cells: list[tuple[str, ...]] = [
         (name, dtype_text(row.dtype), str(list(row.shape)), size_text(row.size_bytes), shard) for row, name, shard in shapes
@@ -67,18 +68,21 @@ def tensor_lines(selection: TensorSelection, screen: Screen) -> Iterator[str]:
     yield from map(table.line, cells)
 
 
-def _shown_shard_names(names: Sequence[str]) -> list[str]:
+def short_shard_names(names: Sequence[str]) -> list[str]:
     """Return the names without their digests where that leaves them distinct."""
     short = [match[1] if (match := _SHARD_NAME.fullmatch(name)) else name for name in names]
     return short if len(set(short)) == len(names) else list(names)
 
 
 def _shards_text(row: TensorRow, names: Sequence[str]) -> str:
+    """Return the shard of a tensor, or how many chunks it has along each axis."""
     shards = sorted({chunk.shard for chunk in row.chunks})
     if not shards:
         return _NOTHING
-    more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
-    return visible(names[shards[0]]) + more
+    if len(row.chunks) == 1:
+        return visible(names[shards[0]])
+    grid = [len({chunk.offset[axis] for chunk in row.chunks}) for axis in range(len(row.shape))]
+    return f"{'x'.join(map(str, grid)) if math.prod(grid) == len(row.chunks) else len(row.chunks)} chunks"
 
 
 def tensor_entries(selection: TensorSelection) -> Iterator[dict[str, Any]]:
