@@ -42,7 +42,7 @@ def report(results: Results) -> str:
     parts += ["### The machine's limits", _limits(results)]
     if startup.STATE in results.states():
         parts += ["### Start-up", _startup(results)]
-    parts += ["### Goals", _goals(judge(results, tensor_bytes=_tensor_bytes(results)))]
+    parts += ["### Goals", _goals(judge(results))]
     if failed := results.errors():
         parts += ["### What could not be measured", _errors(results, len(failed))]
     return "\n\n".join(part for part in parts if part) + "\n"
