@@ -28,6 +28,7 @@ from ckptfmt.errors import (
     NotEnoughSpaceError,
     RunLockedError,
 )
+from ckptfmt.run.deleted_bases import steps_on_deleted_bases
 from ckptfmt.run.retention import parse_duration
 from ckptfmt.run.steps import StepDirectory, StepEntry
 
@@ -93,9 +94,10 @@ def compress_run(
     """Compress the checkpoints of a run in place, without loss, each as differences from the one before it.
 
     The newest `keep_last` stay as they are, because a writer may build on them; `older_than`, such as "7d", leaves out younger ones. What
-    is compressed already stays, so this can be repeated and interrupted. Every checkpoint stays whole by itself: any can be deleted or
-    copied. What is damaged, or being written, is left alone, and the report says so. `dry_run` estimates by samples. `on_step` is told what
-    became of each checkpoint, `on_bytes` how many bytes of tensors were encoded since the last call.
+    is compressed already stays, so this can be repeated and interrupted; but where much of the run is only the files of deleted ones, on
+    which others stand as differences, these are compressed anew. Every checkpoint stays whole by itself: any can be deleted or copied. What
+    is damaged, or being written, is left alone, and the report says so. `dry_run` estimates by samples. `on_step` is told what became of
+    each checkpoint, `on_bytes` how many bytes of tensors were encoded since the last call.
 
     Raises:
         CheckpointNotFoundError: there is no run.
@@ -209,6 +211,7 @@ def _compress(disk: Disk, path: str, rules: _Rules, work: _Work, *, dry_run: boo
     now = datetime.now(UTC)
     results: list[StepEncoding] = []
     base: str | None = None
+    on_deleted = steps_on_deleted_bases(entries)
     for index, entry in enumerate(entries):
         before_bytes = before.of(disk, entry.path)
         reason = rules.reason_against(entries, index, now)
@@ -216,7 +219,7 @@ def _compress(disk: Disk, path: str, rules: _Rules, work: _Work, *, dry_run: boo
         if not reason and dry_run:
             result = _estimated(disk, entry, base, result)
         elif not reason:
-            result = _compressed(disk, entry.path, base, work, result)
+            result = _compressed(disk, entry.path, base, work, result, is_new_start=entry.step in on_deleted)
         if not dry_run:
             result = replace(result, after_bytes=after.of(disk, entry.path))
         # On what is damaged nothing is built; what comes after it is a difference from what came before.
@@ -226,9 +229,11 @@ def _compress(disk: Disk, path: str, rules: _Rules, work: _Work, *, dry_run: boo
     return RunEncodingReport(path, tuple(results), dry_run)
 
 
-def _compressed(disk: Disk, path: str, base: str | None, work: _Work, result: StepEncoding) -> StepEncoding:
-    """Compress one checkpoint; where its base is not what it was, without that."""
+def _compressed(disk: Disk, path: str, base: str | None, work: _Work, result: StepEncoding, *, is_new_start: bool = False) -> StepEncoding:
+    """Compress one checkpoint; where its base is not what it was, without that. With `is_new_start` it is decompressed before."""
     try:
+        if is_new_start:
+            decompress_checkpoint(disk, path)
         try:
             report = work(disk, path, base=base)
         except (FormatError, CheckpointNotFoundError, IncompleteError):

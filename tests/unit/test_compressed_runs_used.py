@@ -223,3 +223,26 @@ def test_salvage_leaves_compressed_steps_as_they_are(run, show):
 def test_the_report_names_the_command(run, tmp_path, show):
     show("report", run, "-o", tmp_path / "x.html")
     assert f"ckpt-inspect compress {run} --keep-last 3 -n" in (tmp_path / "x.html").read_text()
+
+
+def test_what_deleted_steps_leave_is_freed_by_compressing_again(run):
+    with ckptfmt.Run(run, durable=False) as opened:
+        opened.cleanup(keep_last=2)
+    held = own_bytes(run)
+    report = ckptfmt.compress_run(run, keep_last=0)
+    assert [step.is_changed for step in report.steps] == [True, True]
+    assert own_bytes(run) < 0.7 * held
+    assert report.after_bytes <= report.before_bytes
+    assert all(is_state(ckptfmt.load(path_of(run, step)), step) and ckptfmt.verify(path_of(run, step)).ok for step in (30, 40))
+    # Once: there is nothing left of them.
+    assert [step.is_changed for step in ckptfmt.compress_run(run, keep_last=0).steps] == [False, False]
+    with ckptfmt.open_checkpoint(path_of(run, 40)) as checkpoint:
+        assert "codec:delta" in checkpoint.manifest.requires
+
+
+def test_a_few_bytes_of_a_deleted_step_are_not_worth_compressing_all_others_again(plain, tmp_path):
+    for step in range(12):
+        ckptfmt.save(path_of(tmp_path / "run", step), state_of(step), step=step, durable=False)
+    ckptfmt.compress_run(tmp_path / "run", keep_last=0)
+    shutil.rmtree(path_of(tmp_path / "run", 5))
+    assert not any(step.is_changed for step in ckptfmt.compress_run(tmp_path / "run", keep_last=0).steps)
