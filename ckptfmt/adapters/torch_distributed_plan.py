@@ -14,12 +14,18 @@ from typing import Any
 
 from ckptfmt.adapters.torch_distributed_tree import Path, value_tensor_name
 from ckptfmt.checkpoint.shard_plan import TensorPlan, name_tensors
-from ckptfmt.errors import UnsupportedTypeError
+from ckptfmt.errors import LimitError, UnsupportedTypeError
 from ckptfmt.format.dtypes import itemsize_bytes
+from ckptfmt.format.layout import DIGEST_BYTES, MAX_METADATA_RAW_BYTES
 from ckptfmt.format.tree_walk import children_of
 from ckptfmt.state.tensors import TensorSource
 from ckptfmt.state.torch_tensors import element_type_of
 from ckptfmt.state.tree import encode_state, tensor_sources
+
+# What a chunk needs in the metadata: at most, but for names of more than a few words; in tags and small numbers; and for a larger number.
+_FULL_CHUNK_BYTES = 256
+_FIXED_CHUNK_BYTES = 14
+_NUMBER_BYTES = 3
 
 
 @dataclass(slots=True)
@@ -99,6 +105,33 @@ def planned_bytes(plans: Sequence[Any]) -> int:
     data = [item.tensor_data for plan in plans for item in plan.items if item.tensor_data is not None]
     names = [element_type_of(tensor.properties.dtype) for tensor in data]
     return sum(prod(tensor.chunk.sizes) * itemsize_bytes(name or "uint8") for tensor, name in zip(data, names, strict=True))
+
+
+def check_index_size(plans: Sequence[Any], where: str) -> None:
+    """Refuse a save whose index would exceed the format's limit, before its first byte is written rather than at its commit.
+
+    Raises:
+        LimitError: there are too many chunks.
+    """
+    chunk_count = sum(len(plan.items) for plan in plans)
+    if chunk_count * _FULL_CHUNK_BYTES < MAX_METADATA_RAW_BYTES:
+        return
+    raw_bytes = sum(_index_bytes(item) for plan in plans for item in plan.items if item.tensor_data is not None)
+    if raw_bytes > MAX_METADATA_RAW_BYTES:
+        raise LimitError(
+            f"{where}: an index of {chunk_count:,} chunks needs {raw_bytes:,} bytes, more than {MAX_METADATA_RAW_BYTES:,} [E023]\n"
+            "Shard over fewer processes and replicate over the others (HSDP), or save parts of the state in checkpoints of their own.",
+            rule="E023",
+            path=where,
+        )
+
+
+def _index_bytes(item: Any) -> int:
+    """Return about how many bytes the metadata needs for a chunk, rather too few: key, size and digest in the shard's table, place."""
+    chunk = item.tensor_data.chunk
+    rank = len(chunk.offsets)
+    offset = sum(len(str(begin)) + 1 for begin in chunk.offsets)
+    return len(item.index.fqn.partition(".")[2]) + offset + DIGEST_BYTES + _FIXED_CHUNK_BYTES + 2 * rank * _NUMBER_BYTES
 
 
 def _source_of(tensor: Any, name: str, dtype: str, shape: tuple[int, ...]) -> TensorSource:

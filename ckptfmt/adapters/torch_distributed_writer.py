@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ckptfmt.adapters.torch_distributed_plan import PartPlan, dtype_name, plan_part, planned_bytes, texts_of
+from ckptfmt.adapters.torch_distributed_plan import PartPlan, check_index_size, dtype_name, plan_part, planned_bytes, texts_of
 from ckptfmt.adapters.torch_distributed_tree import Described, Path, TreeFiller, merge_structures, structure_of_paths
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.joint_commit import JointStaging, commit_parts
@@ -110,6 +110,7 @@ class StorageWriter:
     def prepare_global_plan(self, plans: list[Any]) -> list[Any]:
         """On the coordinator: take the lock, refuse what can be refused, and give all processes the mark of this save."""
         _give_up_abandoned(self.path)
+        check_index_size(plans, self.path)
         staging = JointStaging(_DISK, self.path, overwrite=self.options.overwrite, durable=self.options.durable)
         _BEGUN[self.path] = threading.current_thread(), staging
         weakref.finalize(self, _give_up, self.path, staging)

@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, Def
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
 import ckptfmt
+from ckptfmt.adapters import torch_distributed_plan
 from ckptfmt.adapters.torch_distributed import ExactSavePlanner, StorageReader, StorageWriter
 from ckptfmt.checkpoint.joint_commit import JointStaging, commit_parts
 from ckptfmt.checkpoint.part import Part
@@ -251,3 +252,25 @@ def test_a_part_that_fails_removes_its_files(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="is gone"):
         write_part(LocalDisk(), str(tmp_path), new_generation(), tensors, sources, check_options(max_shard_size=1))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_save_whose_index_would_be_too_large_is_refused_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {f"layer-{number}": torch.ones(2) for number in range(50)}
+    monkeypatch.setattr(torch_distributed_plan, "MAX_METADATA_RAW_BYTES", 1000)
+    with pytest.raises(CheckpointException) as error:
+        save(tmp_path / "c", state)
+    cause = failure_of(error)
+    assert isinstance(cause, ckptfmt.LimitError)
+    assert cause.rule == "E023"
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_size_of_an_index_is_known_before_it_is_made(tmp_path: Path) -> None:
+    state = {"model": {f"layers.{number}.weight": torch.ones(2, 3) for number in range(300)}}
+    save(tmp_path / "c", state)
+    with ckptfmt.open_checkpoint(tmp_path / "c") as checkpoint:
+        actual = checkpoint.manifest.metadata.raw_size_bytes
+    planner = DefaultSavePlanner()
+    planner.set_up_planner(state, is_coordinator=True)
+    estimated = sum(map(torch_distributed_plan._index_bytes, planner.create_local_plan().items))
+    assert 0.5 < estimated / actual < 1
