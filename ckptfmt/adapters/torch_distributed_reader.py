@@ -150,6 +150,7 @@ class OpenParts:
         self._shards: dict[int, ShardFile] = {}
         self._store = TensorStore(self._metadata, self._shards, verify=verify)
         self._uses: list[Any] | None = None
+        self._chunks: dict[tuple[int, tuple[int, ...]], Chunk] = {}
 
     def close(self) -> None:
         """Close the files."""
@@ -229,8 +230,15 @@ class OpenParts:
         return self._leaves[name]
 
     def _chunk_of(self, item: Any, number: int) -> Chunk:
-        chunks = self._metadata.tensors[number].chunks
-        offset, hint = tuple(item.storage_index.offset), item.storage_index.index or 0
+        # It is asked for several times on the way from the plan to the copy.
+        key = number, tuple(item.storage_index.offset)
+        chunk = self._chunks.get(key)
+        if chunk is None:
+            chunk = self._chunks[key] = self._find_chunk(item, *key)
+        return chunk
+
+    def _find_chunk(self, item: Any, number: int, offset: tuple[int, ...]) -> Chunk:
+        chunks, hint = self._metadata.tensors[number].chunks, item.storage_index.index or 0
         found = next((chunk for chunk in chain(chunks[hint : hint + 1], chunks) if chunk.offset == offset and 0 not in chunk.shape), None)
         if found is None:
             name = item.storage_index.fqn

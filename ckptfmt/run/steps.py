@@ -26,6 +26,7 @@ CACHE_NAME = "cache"
 _ATTEMPTS = 100
 _STEP_PREFIX = "step-"
 _STEP_DIGITS = range(8, 20)
+_KEPT_SHARDS = 64
 
 
 def step_name(step: int) -> str:
@@ -52,12 +53,23 @@ def check_step(step: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StepEntry:
-    """A committed checkpoint of a run, or a damaged one (`manifest` is None, `error` says why)."""
+    """A committed checkpoint of a run, or a damaged one (`manifest` is None, `error` says why).
+
+    Of very many shards the manifest is kept without them (`is_shortened`), because a run may have ten thousand steps.
+    """
 
     step: int
     path: str
     manifest: Manifest | None
     error: CheckpointError | None = None
+    is_shortened: bool = False
+
+    @classmethod
+    def of(cls, step: int, path: str, manifest: Manifest) -> StepEntry:
+        """Return the entry of a sound manifest."""
+        if len(manifest.shards) <= _KEPT_SHARDS:
+            return cls(step, path, manifest)
+        return cls(step, path, replace(manifest, shards=()), is_shortened=True)
 
     def stored(self) -> StoredStep:
         """Return it as retention sees it."""
@@ -192,7 +204,7 @@ class StepDirectory:
             known = self._known.get(step)
             if known is not None and status is not None and status == known.status:
                 return known
-            self._known[step] = known = _Known(StepEntry(step, path, read_manifest(directory)), status)
+            self._known[step] = known = _Known(StepEntry.of(step, path, read_manifest(directory)), status)
             return known
         except IncompleteError:
             return None
@@ -223,9 +235,10 @@ class StepDirectory:
         except CheckpointError as error:
             return error
         try:
-            for file in entry.manifest.files():
+            manifest = read_manifest(directory) if entry.is_shortened else entry.manifest
+            for file in manifest.files():
                 open_named_file(directory, file).close()
-            finding = find_damage(directory, entry.manifest) if is_full else None
+            finding = find_damage(directory, manifest) if is_full else None
         except CheckpointError as error:
             return error
         finally:

@@ -11,6 +11,7 @@ import pytest
 import ckptfmt
 from ckptfmt.checkpoint.delete import delete_checkpoint
 from ckptfmt.disk.memory import MemoryDisk
+from ckptfmt.run.steps import StepDirectory
 
 PATH = "/run"
 STATE = {"w": np.arange(4)}
@@ -88,3 +89,25 @@ def test_a_step_that_is_saved_again_after_its_deletion_is_read_again() -> None:
     restored = ckptfmt.Run("/mirror", _disk=disk).restore()
     assert restored is not None
     assert restored.state == {"line": "c", "step": 2}
+
+
+def test_of_steps_with_very_many_shards_little_is_remembered_and_damage_is_found_all_the_same() -> None:
+    disk = MemoryDisk()
+    with ckptfmt.Run(PATH, _disk=disk) as run:
+        for step in range(3):
+            run.save(step, {f"section-{number}": {"w": np.arange(2) + step} for number in range(70)}, metrics={"m": step})
+    steps = StepDirectory(disk, PATH)
+    assert [(len(entry.manifest.shards), entry.stored().metrics["m"]) for entry in steps.entries() if entry.manifest] == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+    ]
+    assert [entry.error for entry in steps.checked_entries()] == [None, None, None]
+    directory = disk.open_directory(f"{PATH}/step-00000002")
+    directory.unlink(next(name for name in directory.names() if name.endswith(".safetensors")))
+    assert [entry.error is None for entry in steps.checked_entries()] == [True, True, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        restored = ckptfmt.Run(PATH, _disk=disk).restore()
+    assert restored is not None
+    assert restored.step == 1
