@@ -1,11 +1,12 @@
 """Sharded training: our StorageWriter and StorageReader beside those of torch.distributed.checkpoint, on the same state and the same ranks.
 
-    python -m benchmarks.distributed                    2 ranks: 1 GB in large tensors, and 4,000 small ones
-    python -m benchmarks.distributed --ranks 4 --quick
+    python -m benchmarks.distributed                    4 ranks: an FSDP2 model with AdamW, large tensors, and many small ones
+    python -m benchmarks.distributed --ranks 2 --quick
 
 The ranks are processes on this machine with a gloo group. Libraries take turns; a time is that of the slowest rank, between two barriers.
 All saves are durable: both fsync. Loads go into tensors that exist, from the page cache and past it. The protocol alone is what a storage
-costs that does nothing: planning and messages, which no storage can save. Read ratios, not seconds.
+costs that does nothing: planning and messages, which no storage can save. Of an asynchronous save the stall is the time until the call
+returns, in the slowest rank. Read ratios, not seconds.
 """
 
 from __future__ import annotations
@@ -16,26 +17,31 @@ import shutil
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.tables import table
+from benchmarks.tables import table, with_spread
 
 GOALS = {"save": 2.5, "warm load": 2.0}
 CASES = ("save", "warm load", "cold load")
+ASYNC_CASES = ("thread, stall", "thread, all", "process, stall", "process, all")
 OURS, DCP, UNVERIFIED, PROTOCOL = "ckptfmt", "DCP", "ckptfmt verify=False", "DCP's protocol alone"
+TITLES = {"fsdp": "FSDP2 model with AdamW, {:,} MB,", "large": "{:,} MB in large tensors", "small": "{:,} small tensors"}
 WIDTH = 1024
+
+Times = dict[str, dict[str, list[float]]]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; the exit status is 0 whether or not the goals are met, because machines differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--megabytes", type=int, default=1000, help="size of the state of large tensors")
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--megabytes", type=int, default=1000, help="size of the model with its optimizer, and of the large tensors")
     parser.add_argument("--tensors", type=int, default=4000, help="number of small tensors")
+    parser.add_argument("--states", default="fsdp,large,small", help="which of them, with commas")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, 3 repeats")
     parser.add_argument("--scratch", type=Path, help="where checkpoints are written")
@@ -44,35 +50,37 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.megabytes, chosen.tensors, chosen.repeats = chosen.megabytes // 10, chosen.tensors // 10, min(3, chosen.repeats)
     scratch = Path(mkdtemp(prefix="ckptfmt-bench-", dir=chosen.scratch))
     try:
-        states = {f"{chosen.megabytes:,} MB": (max(1, chosen.megabytes // 4), WIDTH), f"{chosen.tensors:,} small": (chosen.tensors, 1)}
-        for name, (count, width) in states.items():
-            print(f"\n### {name}: {count:,} tensors over {chosen.ranks} ranks, median (lowest..highest) of {chosen.repeats}\n")
-            print(report(measure(chosen.ranks, count, width, chosen.repeats, scratch)))
+        for name in chosen.states.split(","):
+            size = chosen.tensors if name == "small" else chosen.megabytes
+            print(f"\n### {TITLES[name].format(size)} over {chosen.ranks} ranks, median (lowest..highest) of {chosen.repeats}\n")
+            print(report(measure(chosen.ranks, name, size, chosen.repeats, scratch)))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return 0
 
 
-def report(times: dict[str, dict[str, list[float]]]) -> str:
-    """Return a table of times, and what they say about the goals."""
-    rows = [
-        [row, *(f"{statistics.median(found):.3f} ({min(found):.3f}..{max(found):.3f})" if found else "—" for found in cases.values())]
-        for row, cases in times.items()
-    ]
-    lines = [table(["", *(f"{case}, s" for case in CASES)], rows), ""]
+def report(times: Times) -> str:
+    """Return tables of times, and what they say about the goals."""
+    lines = []
+    for cases in (CASES, ASYNC_CASES):
+        rows = [
+            [row, *map(with_spread, map(found.__getitem__, cases))] for row, found in times.items() if any(found[case] for case in cases)
+        ]
+        if rows:
+            lines += [table(["" if cases is CASES else "async_save", *(f"{case}, s" for case in cases)], rows), ""]
     for case, goal in GOALS.items():
         ratio = statistics.median(times[DCP][case]) / statistics.median(times[OURS][case])
         lines.append(f"{case}: {ratio:.1f} times as fast as DCP; goal {goal}: {'met' if ratio >= goal else 'missed'}")
     return "\n".join(lines)
 
 
-def measure(ranks: int, count: int, width: int, repeats: int, scratch: Path) -> dict[str, dict[str, list[float]]]:
+def measure(ranks: int, name: str, size: int, repeats: int, scratch: Path) -> Times:
     """Return times by row and case, in seconds."""
     context = multiprocessing.get_context("spawn")
     results: Any = context.SimpleQueue()
     (scratch / "store").unlink(missing_ok=True)
     processes = [
-        context.Process(target=_measure_rank, args=(rank, ranks, count, width, repeats, str(scratch), results)) for rank in range(ranks)
+        context.Process(target=_measure_rank, args=(rank, ranks, name, size, repeats, str(scratch), results)) for rank in range(ranks)
     ]
     for process in processes:
         process.start()
@@ -80,11 +88,11 @@ def measure(ranks: int, count: int, width: int, repeats: int, scratch: Path) -> 
         process.join()
     if any(process.exitcode for process in processes):
         raise RuntimeError(f"ranks ended with {[process.exitcode for process in processes]}")
-    found: dict[str, dict[str, list[float]]] = results.get()
+    found: Times = results.get()
     return found
 
 
-def _measure_rank(rank: int, ranks: int, count: int, width: int, repeats: int, scratch: str, results: Any) -> None:
+def _measure_rank(rank: int, ranks: int, name: str, size: int, repeats: int, scratch: str, results: Any) -> None:
     import torch
     import torch.distributed as dist
     import torch.distributed.checkpoint as dcp
@@ -94,7 +102,8 @@ def _measure_rank(rank: int, ranks: int, count: int, width: int, repeats: int, s
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{scratch}/store", rank=rank, world_size=ranks)
-    state, target = _sharded(count, width, value=1.0), _sharded(count, width, value=0.0)
+    state, target = STATES[name](size), STATES[name](size)
+    _fill(state, 1.0)
     savers: dict[str, Any] = {OURS: StorageWriter, DCP: dcp.FileSystemWriter, PROTOCOL: _Nothing}
     loaders: dict[str, Any] = {
         OURS: StorageReader,
@@ -102,7 +111,7 @@ def _measure_rank(rank: int, ranks: int, count: int, width: int, repeats: int, s
         DCP: dcp.FileSystemReader,
         PROTOCOL: _Nothing,
     }
-    times: dict[str, dict[str, list[float]]] = {row: {case: [] for case in CASES} for row in loaders}
+    times: Times = {row: {case: [] for case in (*CASES, *ASYNC_CASES)} for row in loaders}
     for repeat in range(repeats + 1):
         paths = {row: Path(f"{scratch}/{savers.get(row, StorageWriter).__name__}-{repeat}") for row in loaders}
         for row in _in_turn(savers, repeat):
@@ -122,9 +131,38 @@ def _measure_rank(rank: int, ranks: int, count: int, width: int, repeats: int, s
             for path in set(paths.values()):
                 shutil.rmtree(path, ignore_errors=True)
         dist.barrier()
+    if name == "fsdp":
+        _measure_async(rank, state, {row: savers[row] for row in (OURS, DCP)}, times, min(3, repeats), scratch)
     if rank == 0:
         results.put(times)
     dist.destroy_process_group()
+
+
+def _measure_async(rank: int, state: Any, savers: dict[str, Any], times: Times, repeats: int, scratch: str) -> None:
+    import torch.distributed as dist
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
+
+    group = dist.new_group(backend="gloo")
+    for mode in AsyncCheckpointerType:
+        for repeat in range(repeats + 1):
+            for row in _in_turn(savers, repeat):
+                path = Path(f"{scratch}/async-{repeat}")
+                begun, handle = time.perf_counter(), []
+
+                def save() -> None:
+                    kept = group if mode is AsyncCheckpointerType.THREAD else None  # noqa: B023 - called at once
+                    writer = savers[row](path)  # noqa: B023
+                    handle.append(dcp.async_save(state, storage_writer=writer, process_group=kept, async_checkpointer_type=mode))  # noqa: B023
+
+                _note(times[row][f"{mode.value}, stall"], repeat, save)
+                handle[0].result()
+                dist.barrier()
+                if repeat:
+                    times[row][f"{mode.value}, all"].append(time.perf_counter() - begun)
+                if rank == 0:
+                    shutil.rmtree(path)
+                dist.barrier()
 
 
 class _Nothing:
@@ -194,28 +232,69 @@ def _note(times: list[float], repeat: int, work: Callable[[], object]) -> None:
         times.append(time.perf_counter() - begun)
 
 
-def _sharded(count: int, width: int, *, value: float) -> dict[str, Any]:
-    """Return so many tensors of 1,024 rows, cut along the rows; every third is momentum of an optimizer."""
+def _fsdp(megabytes: int) -> dict[str, Any]:
+    """Return the state of layers of 1,024 x 1,024 and their AdamW, cut over all ranks by FSDP2; a quarter of it is the model."""
+    import torch
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    model: Any = torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH) for _ in range(max(1, megabytes // 12))))
+    for layer in model:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    states = get_state_dict(model, optimizer)
+    return {"model": states[0], "optimizer": states[1]}
+
+
+def _large(megabytes: int) -> dict[str, Any]:
+    return _sharded(max(1, megabytes // 4), WIDTH, rows=1024)
+
+
+def _small(count: int) -> dict[str, Any]:
+    return _sharded(count, 1, rows=1024)
+
+
+STATES: dict[str, Callable[[int], dict[str, Any]]] = {"fsdp": _fsdp, "large": _large, "small": _small}
+
+
+def _sharded(count: int, width: int, *, rows: int) -> dict[str, Any]:
+    """Return so many tensors of so many rows, cut along the rows; two of three belong to an optimizer."""
     import torch
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor, Shard
 
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    rows = 1024 // dist.get_world_size() if width > 1 else 256
+    local = rows // dist.get_world_size()
     names = [f"{'optimizer' if number % 3 else 'model'}.layers.{number}.weight" for number in range(count)]
-    return {name: DTensor.from_local(torch.full((rows, width), value), mesh, [Shard(0)], run_check=False) for name in names}
+    return {name: DTensor.from_local(torch.zeros(local, width), mesh, [Shard(0)], run_check=False) for name in names}
+
+
+def _tensors(state: Any) -> Iterator[Any]:
+    """Yield what this rank has of each tensor."""
+    import torch
+
+    if isinstance(state, torch.Tensor):
+        yield state.to_local() if hasattr(state, "to_local") else state
+    elif isinstance(state, (dict, list)):
+        for member in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(member)
 
 
 def _fill(state: dict[str, Any], value: float) -> None:
-    for tensor in state.values():
-        tensor.to_local().fill_(value)
+    for tensor in _tensors(state):
+        tensor.detach().fill_(value)
 
 
 def _check(state: dict[str, Any]) -> None:
-    for tensor in state.values():
-        local = tensor.to_local()
-        if local[0, 0] != 1.0 or local[-1, -1] != 1.0:
+    for tensor in _tensors(state):
+        if tensor.numel() and (tensor.flatten()[0] != 1.0 or tensor.flatten()[-1] != 1.0):
             raise RuntimeError("a load gave other values than were saved")
 
 
