@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ckptfmt.checkpoint.info import CheckpointInfo, describe
 from ckptfmt.checkpoint.unread_file import UnreadFile
 from ckptfmt.disk.protocol import Directory, Disk, NotARegularFileError, ReadableFile
@@ -57,13 +59,14 @@ def find_manifest(directory: Directory) -> Manifest | None:
         return None
 
 
-def describe_directory(directory: Directory, manifest: Manifest) -> CheckpointInfo:
-    """Return the info of an open checkpoint; what it shares by hard links is asked of the file system."""
+def describe_directory(directory: Directory, manifest: Manifest, shards: Sequence[ReadableFile] | None = None) -> CheckpointInfo:
+    """Return the info of an open checkpoint; what it shares by hard links is asked of the file system, of `shards` where they are open."""
     if isinstance(directory, RemoteDirectory):
         # In a store nothing is shared, and what is there is asked for when it is read.
         return describe(directory.path, manifest, manifest_bytes=directory.last_seen_bytes(MANIFEST_NAME), shared_bytes=0)
-    sizes, shared_bytes = [], 0
-    for name in (MANIFEST_NAME, *(entry.name for entry in manifest.files())):
+    sizes, shared_bytes = [], sum(shard.size_bytes for shard in shards or () if shard.link_count > 1)
+    entries = manifest.files() if shards is None else [manifest.metadata]
+    for name in (MANIFEST_NAME, *(entry.name for entry in entries)):
         try:
             file = directory.open(name)
         except OSError:

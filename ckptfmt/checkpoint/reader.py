@@ -58,7 +58,7 @@ class OpenCheckpoint:
             directory = open_checkpoint_directory(disk, path)
             stack.callback(directory.close)
             self.manifest, self._raw, self._files = _open_consistently(directory, stack, is_mapped=is_mapped)
-            self.info = describe_directory(directory, self.manifest)
+            self.info = describe_directory(directory, self.manifest, self._files)
             self._stack = stack.pop_all()
         self._metadata: Metadata | None = None
         self._store: TensorStore | None = None

@@ -120,7 +120,7 @@ def _checked_shard(shard: Any, where: str) -> ShardTable:
         raise violation("E025", where, "keys, sizes or digests are missing or of a wrong type")
     if len(keys) != len(sizes) or len(digests) != len(sizes) * DIGEST_BYTES:
         raise violation("E025", where, "keys, sizes and digests differ in length")
-    if not all(type(size) is int and size >= 0 for size in sizes) or not all(type(key) is str for key in keys):
+    if not set(map(type, sizes)) <= {int} or min(sizes, default=0) < 0 or not set(map(type, keys)) <= {str}:
         raise violation("E025", where, "a key is no string or a size no unsigned integer")
     encodings = checked_encodings(shard.get("encodings", []), len(sizes), where)
     return ShardTable(header_size, keys, sizes, digests, encodings, checked_original(shard.get("original"), where))

@@ -62,12 +62,11 @@ def _find_leaf(tree: bytes, name: str, where: str) -> Any:
     """Find a leaf; of mappings from str only the one member is unpacked that the name begins with, if it is one."""
     packed, rest, level = tree, name, 0
     while level < _MAX_STEPS:
-        children = _children(packed)
-        below = [key for key in children if rest == key or rest.startswith(key + ".")]
+        below = {key: place for key, place in _children(packed, rest).items() if rest == key or rest.startswith(key + ".")}
         if len(below) != 1:
             break
-        (key,) = below
-        packed, level = packed[slice(*children[key])], level + 1
+        ((key, place),) = below.items()
+        packed, level = packed[slice(*place)], level + 1
         is_end = rest == key
         rest = rest[len(key) + 1 :]
         if is_end:
@@ -82,11 +81,13 @@ def _nested(node: Any, levels: int) -> Any:
     return node
 
 
-def _children(packed: bytes) -> Members:
-    """Return where the members of a mapping lie whose keys are all str; nothing for every other value."""
-    members = _map_members(packed)
-    if members is None or len(members) != 1:
-        return members or {}
+def _children(packed: bytes, path: str) -> Members:
+    """Return where those members of a mapping lie whose keys a path begins with; nothing for a value whose keys are not all str."""
+    scan = _Scan(packed)
+    count = scan.unpacker.read_map_header() if scan.is_map() else 0
+    members = scan.members(count, path if count > 1 else None) or {}
+    if count != 1 or not members:
+        return members
     ((tag, (begin, end)),) = members.items()
     if not tag.startswith("$"):
         return members
@@ -100,7 +101,7 @@ def _children(packed: bytes) -> Members:
     if not scan.is_array():
         return {}
     count = scan.unpacker.read_array_header()
-    found = scan.members(count // 2) if count % 2 == 0 else None
+    found = scan.members(count // 2, path) if count % 2 == 0 else None
     return {} if found is None else {key: (begin + first, begin + last) for key, (first, last) in found.items()}
 
 
@@ -115,7 +116,9 @@ class _Scan:
 
     def __init__(self, packed: bytes) -> None:
         self.packed = packed
-        self.unpacker = msgpack.Unpacker(raw=False, max_buffer_size=max(1, len(packed)))
+        # A key that is no string is refused before room is made for what it declares; stepping over values makes nothing.
+        limits = {"max_array_len": 0, "max_map_len": 0, "max_ext_len": 0}
+        self.unpacker = msgpack.Unpacker(raw=False, max_buffer_size=max(1, len(packed)), **limits)
         self.unpacker.feed(packed)
 
     def is_map(self) -> bool:
@@ -128,21 +131,26 @@ class _Scan:
         first = self.packed[self.unpacker.tell()]
         return 0x90 <= first <= 0x9F or first in (0xDC, 0xDD)
 
-    def members(self, count: int) -> Members | None:
-        """Step over so many keys and values, and return where each value lies; None if the keys are not distinct strings."""
-        packed, tell, skip, unpack_key = self.packed, self.unpacker.tell, self.unpacker.skip, self.unpacker.unpack
+    def members(self, count: int, path: str | None = None) -> Members | None:
+        """Step over so many keys and values, and return where values lie; None if the keys are not distinct strings.
+
+        With a path only those members are returned whose keys it begins with.
+        """
+        tell, skip, unpack_key = self.unpacker.tell, self.unpacker.skip, self.unpacker.unpack
         found: Members = {}
-        begin = tell()
+        keys = []
         for _ in range(count):
-            if not 0xA0 <= packed[begin] <= 0xBF and packed[begin] not in (0xD9, 0xDA, 0xDB):
-                return None
             key = unpack_key()
-            begin = tell()
-            skip()
-            end = tell()
-            found[key] = (begin, end)
-            begin = end
-        return found if len(found) == count else None
+            if type(key) is not str:
+                return None
+            keys.append(key)
+            if path is None or path.startswith(key):
+                begin = tell()
+                skip()
+                found[key] = (begin, tell())
+            else:
+                skip()
+        return found if len(set(keys)) == count else None
 
 
 def _element(packed: bytes, position: Any, where: str) -> tuple[Any, int]:
