@@ -4,32 +4,42 @@ Rounds of fresh processes, one for each library and state, in an order that rota
 the same other one. Needs at most 8 GB of disk and 8 GB of memory.
 
     python -m benchmarks.run --quick                    three minutes, smaller states, nothing is published
-    python -m benchmarks.run                            half an hour; writes benchmarks/results and benchmarks/README.md
+    python -m benchmarks.run                            about an hour; writes benchmarks/results and benchmarks/README.md
     python -m benchmarks.run --states 50k --peers torch_save --rounds 3
+
+What was measured is kept after each process: the same command, called again after it was cut short, goes on where it was. It begins
+anew if the code has changed since, or with --anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
+
+from blake3 import blake3
 
 from benchmarks import machine, startup, states
 from benchmarks.measure import ROOT, Job, Measurement, run_child
 from benchmarks.peers.interface import NAMES, find
 from benchmarks.publish import README, publish
 from benchmarks.report import report
-from benchmarks.results import Results
+from benchmarks.results import Results, read_results
 
 FULL_ROUNDS, QUICK_ROUNDS, QUICK_REPEATS = 5, 1, 2
 QUICK_SCALES = {"2GB": 0.1, "50k": 0.2, "one": 0.1, "45MB": 1.0}
 NEEDED_BYTES = 8_000_000_000
 LIMITS = "limits"
+UNFINISHED = "unfinished.json"
+DONE = "done"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,12 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scratch = Path(mkdtemp(prefix="run-", dir=scratch_parent))
     started = time.perf_counter()
     try:
-        results = _measure(options, scratch)
+        results = _measure(options, scratch, Path(options.results) / UNFINISHED)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         _remove_empty(scratch_parent)
     results.settings["took_seconds"] = round(time.perf_counter() - started)
+    del results.settings[DONE]
     publish(results, Path(options.results), readme=README if options.is_published else None)
+    (Path(options.results) / UNFINISHED).unlink()
     print(report(results))
     return 0
 
@@ -63,6 +75,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--states", type=_names(states.STATES), metavar="A,B", default=tuple(states.STATES), help=", ".join(states.STATES))
     parser.add_argument("--peers", type=_names(NAMES), metavar="A,B", default=NAMES, help=", ".join(NAMES))
+    parser.add_argument("--anew", action="store_true", help="forget what an earlier call has measured before it was cut short")
     parser.add_argument("--scratch", default=str(ROOT / "build" / "bench"), metavar="DIR", help="deleted afterwards; default build/bench")
     parser.add_argument("--results", metavar="DIR", help="default benchmarks/results, or build/bench-quick where that would mislead")
     options = parser.parse_args(arguments)
@@ -86,7 +99,7 @@ def _names(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def _measure(options: argparse.Namespace, scratch: Path) -> Results:
+def _measure(options: argparse.Namespace, scratch: Path, unfinished: Path) -> Results:
     available = [name for name in options.peers if machine.is_importable(find(name).module)]
     sizes = {state: states.sizes(state, scale=scale) for state, scale in options.scales.items()}
     settings = {
@@ -96,18 +109,55 @@ def _measure(options: argparse.Namespace, scratch: Path) -> Results:
         "scales": options.scales,
         "tensor_bytes": {state: size_bytes for state, (size_bytes, _) in sizes.items()},
         "left_out": [name for name in options.peers if name not in available],
+        "code": _digest_of_code(),
+        DONE: [],
     }
     results = Results(settings, machine.facts(scratch))
-    for round_number in range(options.rounds):
-        for state, scale in options.scales.items():
-            subjects = [LIMITS, *(name for name in available if state in find(name).states)]
-            turn = round_number % len(subjects)
-            for subject in subjects[turn:] + subjects[:turn]:
-                _say(f"round {round_number + 1} of {options.rounds}: {state}: {subject}")
-                results.add(_run(Job(subject, state, scale, str(scratch), *sizes[state], repeats=options.repeats), scratch))
-        _say(f"round {round_number + 1} of {options.rounds}: start-up")
-        results.add(_run(Job("startup", startup.STATE, options.scale or 1.0, str(scratch), repeats=2), scratch))
+    earlier = None if options.anew else _find_unfinished(unfinished)
+    if earlier is not None and _conditions(earlier) == _conditions(results):
+        results = earlier
+        _say(f"{unfinished}: goes on after {len(earlier.settings[DONE])} processes")
+    jobs = [
+        (round_number, Job(subject, state, scale, str(scratch), *sizes[state], repeats=options.repeats))
+        for round_number in range(options.rounds)
+        for state, scale in options.scales.items()
+        for subject in _in_turn([LIMITS, *(name for name in available if state in find(name).states)], round_number)
+    ]
+    starts = [(number, Job("startup", startup.STATE, options.scale or 1.0, str(scratch), repeats=2)) for number in range(options.rounds)]
+    for round_number, job in sorted([*jobs, *starts], key=itemgetter(0)):
+        key = [round_number, job.state, job.subject]
+        if key not in results.settings[DONE]:
+            _say(f"round {round_number + 1} of {options.rounds}: {job.state}: {job.subject}")
+            results.add(_run(job, scratch))
+            results.settings[DONE].append(key)
+            results.write(unfinished)
     return results
+
+
+def _in_turn(subjects: list[str], round_number: int) -> list[str]:
+    turn = round_number % len(subjects)
+    return subjects[turn:] + subjects[:turn]
+
+
+def _find_unfinished(path: Path) -> Results | None:
+    try:
+        return read_results(path)
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _conditions(results: Results) -> list[Any]:
+    """Return what must be the same for figures to stand in one table; a night may lie between them."""
+    settings = {name: value for name, value in results.settings.items() if name not in (DONE, "date")}
+    conditions: list[Any] = json.loads(json.dumps([settings, results.machine]))
+    return conditions
+
+
+def _digest_of_code() -> str:
+    digest = blake3()
+    for file in sorted([*(ROOT / "ckptfmt").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _run(job: Job, scratch: Path) -> list[Measurement]:

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import torch
 
-from benchmarks import cases, goals, limits, machine, measure, progress, publish, run, states
+from benchmarks import cases, goals, limits, machine, measure, progress, publish, run, scaling, states, training
 from benchmarks.chart import Bar, Line, Panel, Plot, bar_chart, line_chart
 from benchmarks.measure import Job, Measurement
 from benchmarks.report import report
@@ -134,3 +134,40 @@ def test_units_of_work_are_measured_and_judged(tmp_path, capsys):
     assert read_results(tmp_path / "kept/progress.json").errors() == []
     assert "not measured" not in printed
     assert "opening 1,000 units, processor time: less than 3 s" in printed
+
+
+def test_a_run_that_was_cut_short_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    arguments = ["--states", "45MB", "--peers", "ckptfmt", "--scale", "0.02", "--rounds", "1"]
+    arguments += ["--scratch", str(tmp_path / "scratch"), "--results", str(tmp_path / "kept")]
+    subjects = []
+
+    def fake_child(job):
+        subjects.append(job.subject)
+        if subjects == ["limits", "ckptfmt"]:
+            raise KeyboardInterrupt
+        return [Measurement(job.state, cases.SAVE, job.subject, 1.0)]
+
+    monkeypatch.setattr(run, "run_child", fake_child)
+    with pytest.raises(KeyboardInterrupt):
+        run.main(arguments)
+    assert run.main(arguments) == 0
+    assert subjects == ["limits", "ckptfmt", "ckptfmt", "startup"]
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["last.json"]
+    assert "goes on after 1 processes" in capsys.readouterr().err
+    assert run.main(arguments) == 0
+    assert subjects[4:] == ["limits", "ckptfmt", "startup"]
+
+
+def test_what_grows_faster_than_its_input_is_named(tmp_path):
+    lines = [Line("ckptfmt, even", [(10, 1.0), (100, 10.0)], "#1"), Line("ckptfmt, steep", [(10, 1.0), (100, 50.0)], "#2")]
+    assert "ckptfmt, steep from 10 to 100: 10.0 times the input, 50.0 times the time." in scaling._growth(lines)
+    assert scaling._growth(lines[:1]).endswith("nothing.")
+    results = _results([])
+    scaling._measure_runs((3, 6), results, tmp_path / "run", 1)
+    assert all(results.median(f"steps:{count}", case, "ckptfmt") for count in (3, 6) for case in scaling.RUN_CASES)
+
+
+def test_a_training_tells_what_its_saves_cost(tmp_path):
+    text = training.frozen_backbone(tmp_path, 0.01)
+    assert "at most 1.05 times the head and 1 MB" in text
+    assert training.small_saves(tmp_path, 0.01).count("Run.save") == 2
