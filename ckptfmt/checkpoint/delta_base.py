@@ -19,7 +19,6 @@ from ckptfmt.checkpoint.slot_decoding import SlotDecoder
 from ckptfmt.checkpoint.slot_relations import Place, SlotFacts
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CorruptError
-from ckptfmt.format.differences import subtract_words
 from ckptfmt.format.encodings import DELTA, PLANES, ROUNDED, SAME, Codec, Encoding
 from ckptfmt.format.layout import section_stem
 from ckptfmt.format.metadata import Metadata
@@ -34,11 +33,11 @@ ChunkKey = tuple[str, str, tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What can be added to the chunk of a slot of the base; `compute`, with a number of threads, gives it."""
+    """A slot of the base to whose chunk something can be added, in words; `decode`, with a number of threads, gives the chunk."""
 
     source: Place
     word_bytes: int
-    compute: Callable[[int], memoryview | None]
+    decode: Callable[[int], memoryview | None]
 
 
 class DeltaBase:
@@ -115,15 +114,13 @@ class DeltaBase:
         size_bytes = len(facts.data)
         if source is None or size_bytes < MIN_DELTA_BYTES or size_bytes % word_bytes or self._decoder.raw_size_bytes(source) != size_bytes:
             return None
-        return Difference(source, word_bytes, partial(self._compute, facts, source, word_bytes))
+        return Difference(source, word_bytes, partial(self._find_chunk, source))
 
-    def _compute(self, facts: SlotFacts, source: Place, word_bytes: int, threads: int) -> memoryview | None:
+    def _find_chunk(self, source: Place, threads: int) -> memoryview | None:
         try:
-            difference = self._decoder.decode(source, threads=threads)
+            return self._decoder.decode(source, threads=threads)
         except CorruptError:
             return None
-        subtract_words(difference, facts.data, word_bytes)
-        return difference
 
     def codecs(self, difference: Difference) -> tuple[Codec, ...]:
         """Return the codecs of a slot that is stored as a difference; what it needs of the base is then added with the rest."""

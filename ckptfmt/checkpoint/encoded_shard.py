@@ -110,7 +110,7 @@ def encode_shard(
 def _raw_slot(file: ShardFile, facts: SlotFacts, difference: Difference | None) -> RawSlot:
     slot = facts.place[1]
     raw = RawSlot(slot, facts.dtype, facts.shape, facts.data, partial(file.verify_slot, slot))
-    return raw if difference is None else replace(raw, difference=difference.compute, word_bytes=difference.word_bytes)
+    return raw if difference is None else replace(raw, source=difference.decode)
 
 
 def _new_shard(file: ShardFile, ranges: Mapping[int, tuple[int, int]], codecs: Mapping[int, tuple[Codec, ...]], spool: Spool) -> NewShard:

@@ -8,10 +8,9 @@ from ckptfmt.checkpoint.reader import OpenCheckpoint
 from ckptfmt.checkpoint.slot_encoding import MIN_TENSOR_BYTES, WORTH_A_DELTA
 from ckptfmt.checkpoint.slot_relations import MIN_RELATED_BYTES
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.format.byte_planes import encode_planes
-from ckptfmt.format.differences import subtract_words
+from ckptfmt.format.byte_planes import encode_planes, encode_whole
 from ckptfmt.format.metadata import Chunk, TensorRow
-from ckptfmt.format.plane_fit import word_bytes_of
+from ckptfmt.format.plane_fit import plan_differences, word_bytes_of
 
 SAMPLE_BYTES = 2**18
 
@@ -63,8 +62,7 @@ def _fraction(checkpoint: OpenCheckpoint, row: TensorRow, chunk: Chunk, base: Op
     data = checkpoint.store.decoder.read_range((chunk.shard, chunk.slot), begin, end)
     plain = len(encode_planes(data, row.dtype, (len(data) // word_bytes,), level=3))
     if base is not None and of_base is not None and len(data) % word_bytes == 0:
-        difference = base.store.decoder.read_range((of_base.shard, of_base.slot), begin, end)
-        subtract_words(difference, data, word_bytes)
-        coded = len(encode_planes(difference, f"int{8 * word_bytes}", (len(data) // word_bytes,), level=3))
+        source = base.store.decoder.read_range((of_base.shard, of_base.slot), begin, end)
+        coded = min(len(encode_whole(plan, data, source)) for plan in plan_differences(data, source, row.dtype, level=3))
         plain = coded if coded < WORTH_A_DELTA * plain else plain
     return plain / len(data)

@@ -18,7 +18,6 @@ from ckptfmt.disk.aligned import aligned_buffer
 from ckptfmt.disk.background import usable_cores
 from ckptfmt.errors import FormatError
 from ckptfmt.format.byte_planes import PlanesStream, open_planes
-from ckptfmt.format.differences import add_words
 from ckptfmt.format.digest import Hasher, short
 from ckptfmt.format.encodings import PLANES, SAME, Encoding
 from ckptfmt.format.rounding import round_floats
@@ -29,7 +28,6 @@ MAX_THREADS = 8
 MANY_PIECES_BYTES = 2 * PIECE_BYTES
 SMALL_BYTES = 2**20
 FLOAT32_BYTES = 4
-LARGEST_WORD_BYTES = 8
 
 Place = tuple[int, int]
 Room = tuple[memoryview, memoryview]
@@ -141,12 +139,7 @@ class SlotDecoder:
                         yield piece
 
     def _added(self, place: Place, encoding: Encoding, total: memoryview, threads: int) -> Iterator[memoryview]:
-        position = 0
-        for piece in whole_elements(self._planes(place, encoding, None, threads), encoding.delta_word_bytes):
-            part = total[position : position + len(piece)]
-            add_words(part, piece, encoding.delta_word_bytes)
-            yield part
-            position += len(piece)
+        return self._planes(place, encoding, total, threads, encoding.added_bytes)
 
     def _decoded(self, place: Place, encoding: Encoding, out: memoryview | None, threads: int) -> Iterator[memoryview]:
         if encoding.source is not None:
@@ -185,13 +178,14 @@ class SlotDecoder:
         stored.check()
         yield from _cut(data)
 
-    def _planes(self, place: Place, encoding: Encoding, out: memoryview | None, threads: int) -> Iterator[memoryview]:
+    def _planes(self, place: Place, encoding: Encoding, out: memoryview | None, threads: int, added_bytes: int = 0) -> Iterator[memoryview]:
+        """Decode a stream; with `added_bytes`, words of that size are added to those that `out` holds."""
         stored = self._stored(place)
         try:
-            stream = open_planes(stored.peek, stored.size_bytes, encoding.raw_size_bytes)
+            stream = open_planes(stored.peek, stored.size_bytes, encoding.raw_size_bytes, added_bytes)
             stored.take(stream.offsets[0])
-            groups = _groups(stream)
-            yield from self._run(stored, stream, groups, out, threads if encoding.raw_size_bytes > MANY_PIECES_BYTES else 1)
+            threads = threads if encoding.raw_size_bytes > MANY_PIECES_BYTES else 1
+            yield from self._run(stored, stream, out, threads, is_added=added_bytes > 0)
         except ValueError as error:
             if isinstance(error, FormatError):
                 raise
@@ -199,27 +193,28 @@ class SlotDecoder:
         stored.check()
 
     def _run(
-        self, stored: StoredBytes, stream: PlanesStream, groups: list[range], out: memoryview | None, threads: int
+        self, stored: StoredBytes, stream: PlanesStream, out: memoryview | None, threads: int, *, is_added: bool
     ) -> Iterator[memoryview]:
         """Read and hash here, in order; with several threads, they decode what was read before."""
         with ExitStack() as stack:
             rooms = deque(stack.enter_context(_room(stream, out)) for _ in range(threads + 1 if threads > 1 else 1))
             if threads < 2:
-                for group in groups:
+                for group in _groups(stream):
                     data = stored.take(stream.offsets[group.stop], rooms[0][0])
-                    yield _decode_group(stream, group, data, _target(stream, group, out, rooms[0][1]))
+                    yield _decode_group(stream, group, data, _target(stream, group, out, rooms[0][1]), is_added=is_added)
                 return
             pending: deque[tuple[Future[memoryview], Room]] = deque()
             # Left before the rooms are given back: no thread works in them any more then.
             with ThreadPoolExecutor(threads, thread_name_prefix="ckptfmt-decode") as pool:
-                for group in groups:
+                for group in _groups(stream):
                     if not rooms:
                         future, room = pending.popleft()
                         yield future.result()
                         rooms.append(room)
                     room = rooms.popleft()
                     data = stored.take(stream.offsets[group.stop], room[0])
-                    pending.append((pool.submit(_decode_group, stream, group, data, _target(stream, group, out, room[1])), room))
+                    target = _target(stream, group, out, room[1])
+                    pending.append((pool.submit(_decode_group, stream, group, data, target, is_added=is_added), room))
                 while pending:
                     yield pending.popleft()[0].result()
 
@@ -235,36 +230,32 @@ class SlotDecoder:
             round_floats(source, encoding.codecs[0][1]["to"], whole)
             rounded[:] = whole[begin % 2 : begin % 2 + len(rounded)]
             return rounded
-        lowest, *deltas = self.chain(place)
-        first = begin // LARGEST_WORD_BYTES * LARGEST_WORD_BYTES if deltas else begin
-        last = min(self.raw_size_bytes(place), -(-end // LARGEST_WORD_BYTES) * LARGEST_WORD_BYTES) if deltas else end
-        total = self._own_range(lowest, first, last)
-        for delta in deltas:
-            if (encoding := self.encoding(delta)) is not None:
-                add_words(total, self._own_range(delta, first, last), encoding.delta_word_bytes)
-        return total[begin - first : end - first]
-
-    def _own_range(self, place: Place, begin: int, end: int) -> memoryview:
-        """Return some of what a slot's own bytes decode to, whether or not it is to be added to something."""
-        encoding = self.encoding(place)
+        if encoding is None or encoding.kind != PLANES:
+            return self._verified_range(place, begin, end) if encoding is None else self.decode(place)[begin:end]
         stored = self._stored(place)
         stored.check()
         self._sound.add(place)
-        if encoding is None:
-            return memoryview(bytearray(stored.peek(begin, end)))
-        if encoding.kind != PLANES:
-            return self.decode(place)[begin:end]
         try:
-            stream = open_planes(stored.peek, stored.size_bytes, encoding.raw_size_bytes)
+            stream = open_planes(stored.peek, stored.size_bytes, encoding.raw_size_bytes, encoding.added_bytes)
             step = stream.head.block_bytes
             blocks = range(begin // step, -(-end // step))
-            raw = memoryview(bytearray(min(blocks.stop * step, encoding.raw_size_bytes) - blocks.start * step))
+            start, stop = blocks.start * step, min(blocks.stop * step, encoding.raw_size_bytes)
+            below = encoding.delta_source
+            raw = memoryview(bytearray(stop - start)) if below is None else self.read_range(below, start, stop)
             for group in _groups(stream, blocks):
                 data = stored.peek(stream.offsets[group.start], stream.offsets[group.stop])
-                _decode_group(stream, group, data, raw[(group.start - blocks.start) * step :])
+                _decode_group(stream, group, data, raw[(group.start - blocks.start) * step :], is_added=below is not None)
         except ValueError as error:
+            if isinstance(error, FormatError):
+                raise
             raise self.refused("E047", place, f"tensor {self.key(place)!r}: {error}") from None
-        return raw[begin - blocks.start * step : end - blocks.start * step]
+        return raw[begin - start : end - start]
+
+    def _verified_range(self, place: Place, begin: int, end: int) -> memoryview:
+        stored = self._stored(place)
+        stored.check()
+        self._sound.add(place)
+        return memoryview(bytearray(stored.peek(begin, end)))
 
     def allocate(self, place: Place) -> memoryview:
         """Return memory for a slot's chunk.
@@ -312,13 +303,14 @@ def _target(stream: PlanesStream, group: range, out: memoryview | None, buffer: 
     return buffer[: end - begin] if out is None else out[begin:end]
 
 
-def _decode_group(stream: PlanesStream, group: range, data: memoryview, target: memoryview) -> memoryview:
-    """Decode some blocks from their bytes, which are together in `data`."""
+def _decode_group(stream: PlanesStream, group: range, data: memoryview, target: memoryview, *, is_added: bool) -> memoryview:
+    """Decode some blocks from their bytes, which are together in `data`, or add what they decode to."""
     start, step = stream.offsets[group.start], stream.head.block_bytes
     for block in group:
         part = data[stream.offsets[block] - start : stream.offsets[block + 1] - start]
         begin = (block - group.start) * step
-        stream.decode_block(block, part, target[begin : min(begin + step, len(target))])
+        of_block = target[begin : min(begin + step, len(target))]
+        stream.decode_block(block, part, of_block, of_block if is_added else None)
     return target
 
 
@@ -336,12 +328,12 @@ def _copied(pieces: Iterator[memoryview], out: memoryview | None) -> Iterator[me
         position += len(piece)
 
 
-def whole_elements(pieces: Iterator[memoryview], element_bytes: int = FLOAT32_BYTES) -> Iterator[memoryview]:
-    """Give the same bytes in pieces of whole elements, whatever the blocks of a stream are."""
+def whole_elements(pieces: Iterator[memoryview]) -> Iterator[memoryview]:
+    """Give the same bytes in pieces of whole elements of float32, whatever the blocks of a stream are."""
     rest = b""
     for piece in pieces:
         joined = memoryview(rest + bytes(piece)) if rest else piece
-        end = len(joined) // element_bytes * element_bytes
+        end = len(joined) // FLOAT32_BYTES * FLOAT32_BYTES
         rest = bytes(joined[end:])
         yield joined[:end]
 

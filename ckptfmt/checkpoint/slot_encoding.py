@@ -13,7 +13,7 @@ from functools import partial
 
 from ckptfmt.checkpoint.piece_buffers import BUFFERS, PIECE_BYTES
 from ckptfmt.format.byte_planes import PlanesEncoder
-from ckptfmt.format.plane_fit import coded_type, plan_planes, take_sample
+from ckptfmt.format.plane_fit import coded_type, plan_differences, plan_planes, take_sample
 
 MIN_TENSOR_BYTES = 2**11
 MIN_GAIN_BYTES = 128
@@ -26,7 +26,7 @@ SAMPLED_BLOCKS = 4
 class RawSlot:
     """A slot that holds its chunk as it is; `check` raises if its bytes are damaged.
 
-    `difference`, with a number of threads, gives what is to be added to a source, as words of `word_bytes`, or None if there is none.
+    `source`, with a number of threads, gives a chunk of the same size of which it may be stored as the difference, or None.
     """
 
     slot: int
@@ -34,8 +34,7 @@ class RawSlot:
     shape: tuple[int, ...]
     data: memoryview
     check: Callable[[], None]
-    difference: Callable[[int], memoryview | None] | None = None
-    word_bytes: int = 1
+    source: Callable[[int], memoryview | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,43 +94,53 @@ def _encode_small(slot: RawSlot, level: int, buffer: memoryview) -> EncodedPart:
     slot.check()
     if len(slot.data) < MIN_TENSOR_BYTES:
         return EncodedPart(slot.slot, b"", is_last=True)
-    encoder, data, is_delta = _choose(slot, level, 1)
-    end = _fill(buffer, 0, [encoder.encode_head()])
-    end = _encode_blocks(encoder, data, range(encoder.head.block_count), buffer, end)
-    end = _fill(buffer, end, [encoder.encode_table(end)])
-    return EncodedPart(slot.slot, buffer[:end], is_last=True, is_worth_it=is_gain(len(slot.data), end), is_delta=is_delta)
+    coder = _choose(slot, level, 1)
+    end = _fill(buffer, 0, [coder.encoder.encode_head()])
+    end = _encode_blocks(coder, range(coder.encoder.head.block_count), buffer, end)
+    end = _fill(buffer, end, [coder.encoder.encode_table(end)])
+    return EncodedPart(slot.slot, buffer[:end], is_last=True, is_worth_it=is_gain(len(slot.data), end), is_delta=coder.source is not None)
 
 
-def _choose(slot: RawSlot, level: int, threads: int) -> tuple[PlanesEncoder, memoryview, bool]:
-    """Return what encodes a slot, what it is given, and whether that is a difference: where a sample of that is clearly smaller."""
+@dataclass(frozen=True, slots=True)
+class _Coder:
+    """What encodes the blocks of a slot: of its chunk, or of what is to be added to a source."""
+
+    encoder: PlanesEncoder
+    data: memoryview
+    source: memoryview | None
+
+    def parts(self, block: int) -> list[bytes | memoryview]:
+        """Return the parts of a block."""
+        begin, end = self.encoder.head.bytes_of(block)
+        return self.encoder.encode_parts(block, self.data[begin:end], None if self.source is None else self.source[begin:end])
+
+    def sampled_bytes(self) -> float:
+        """Return about how many bytes the blocks take, from some of them."""
+        count = self.encoder.head.block_count
+        some = range(0, count, max(1, count // SAMPLED_BLOCKS))
+        return sum(len(part) for block in some for part in self.parts(block)) / len(some) * count
+
+
+def _choose(slot: RawSlot, level: int, threads: int) -> _Coder:
+    """Return what encodes a slot: as a difference where a sample of that is clearly smaller."""
     dtype = coded_type(slot.data, slot.dtype)
-    encoder = _encoder(slot.data, dtype, slot.shape, level)
-    difference = slot.difference(threads) if slot.difference is not None else None
-    if difference is not None:
-        of_difference = _encoder(difference, f"int{8 * slot.word_bytes}", (len(difference) // slot.word_bytes,), level)
-        if _sampled_bytes(of_difference, difference) + DELTA_METADATA_BYTES < WORTH_A_DELTA * _sampled_bytes(encoder, slot.data):
-            return of_difference, difference, True
-    return encoder, slot.data, False
+    sample = take_sample(slot.data, dtype, slot.shape)
+    plan = plan_planes(sample, dtype, slot.shape, len(slot.data), level=level)
+    chunk = _Coder(PlanesEncoder(plan, len(slot.data)), slot.data, None)
+    source = slot.source(threads) if slot.source is not None else None
+    if source is None:
+        return chunk
+    plans = plan_differences(slot.data, source, slot.dtype, level=level)
+    coders = [_Coder(PlanesEncoder(plan, len(slot.data)), slot.data, source) for plan in plans]
+    smallest_bytes, index = min((coder.sampled_bytes(), index) for index, coder in enumerate(coders))
+    is_worth_it = smallest_bytes + DELTA_METADATA_BYTES < WORTH_A_DELTA * chunk.sampled_bytes()
+    return coders[index] if is_worth_it else chunk
 
 
-def _encoder(data: memoryview, dtype: str, shape: tuple[int, ...], level: int) -> PlanesEncoder:
-    return PlanesEncoder(plan_planes(take_sample(data, dtype, shape), dtype, shape, len(data), level=level), len(data))
-
-
-def _sampled_bytes(encoder: PlanesEncoder, data: memoryview) -> float:
-    """Return about how many bytes the blocks of a stream take, from some of them."""
-    count = encoder.head.block_count
-    some = range(0, count, max(1, count // SAMPLED_BLOCKS))
-    step = encoder.head.block_bytes
-    coded = sum(len(part) for block in some for part in encoder.encode_parts(block, data[block * step : (block + 1) * step]))
-    return coded / len(some) * count
-
-
-def _encode_blocks(encoder: PlanesEncoder, data: memoryview, blocks: range, buffer: memoryview, begin: int) -> int:
+def _encode_blocks(coder: _Coder, blocks: range, buffer: memoryview, begin: int) -> int:
     """Encode blocks into a buffer from a place on, and return where they end."""
-    step = encoder.head.block_bytes
     for block in blocks:
-        begin = _fill(buffer, begin, encoder.encode_parts(block, data[block * step : (block + 1) * step]))
+        begin = _fill(buffer, begin, coder.parts(block))
     return begin
 
 
@@ -145,19 +154,20 @@ def _fill(buffer: memoryview, begin: int, parts: Sequence[bytes | memoryview]) -
 def _encode_large(slot: RawSlot, level: int, threads: int) -> Iterator[tuple[Work, bool]]:
     """Give the parts of a large slot: its head, runs of its blocks, its table."""
     slot.check()
-    encoder, data, is_delta = _choose(slot, level, threads)
+    coder = _choose(slot, level, threads)
+    encoder = coder.encoder
     head = encoder.encode_head()
     sizes = [len(head)]
 
     def encode(blocks: range, buffer: memoryview) -> EncodedPart:
-        end = _encode_blocks(encoder, data, blocks, buffer, 0)
+        end = _encode_blocks(coder, blocks, buffer, 0)
         sizes.append(end)
         return EncodedPart(slot.slot, buffer[:end], is_last=False)
 
     def finish(_: memoryview) -> EncodedPart:
         table = encoder.encode_table(sum(sizes))
         is_worth_it = is_gain(len(slot.data), sum(sizes) + len(table))
-        return EncodedPart(slot.slot, table, is_last=True, is_worth_it=is_worth_it, is_delta=is_delta)
+        return EncodedPart(slot.slot, table, is_last=True, is_worth_it=is_worth_it, is_delta=coder.source is not None)
 
     yield lambda _: EncodedPart(slot.slot, head, is_last=False), False
     count = max(1, PIECE_BYTES // encoder.head.block_bytes)

@@ -50,9 +50,9 @@ class Encoding:
         return shard, slot
 
     @property
-    def delta_word_bytes(self) -> int:
-        """Bytes of the words that are added."""
-        return int(self.codecs[-1][1]["word"])
+    def added_bytes(self) -> int:
+        """Bytes of the words that are added to those of a source, 0 if none are."""
+        return int(self.codecs[-1][1]["word"]) if self.codecs[-1][0] == DELTA else 0
 
     def moved(self, shards: Mapping[int, int]) -> Encoding:
         """Return the same encoding where shards have other numbers."""

@@ -7,6 +7,8 @@ as cheap as it gets, which is faster and smaller than any level. Planes with str
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,16 +22,30 @@ FAST = 0
 _local = threading.local()
 
 
-def encode_plane(plane: Words, width: int, level: int | None) -> tuple[int, bytes | memoryview]:
-    """Return mode and bytes of a plane; with no level it is not compressed. What is returned may be the plane's own memory."""
+def encode_plane(plane: Words, width: int, level: int | None, cuts: Sequence[int] = ()) -> tuple[int, bytes | memoryview]:
+    """Return mode and bytes of a plane; with no level it is not compressed. What is returned may be the plane's own memory.
+
+    `cuts` are elements from which on others are likely: the frame then has a block of its own for what lies between two.
+    """
     elements = plane.view(f"<u{width}")
     if len(elements) and elements[0] == elements[-1] and (elements == elements[0]).all():
         return CONSTANT, plane[:width].tobytes()
     if level is not None:
-        frame = _compressor(level).compress(plane.data)
+        compressor = _compressor(level)
+        frame = _in_blocks(compressor, plane.data, [cut * width for cut in cuts]) if cuts else compressor.compress(plane.data)
         if len(frame) < len(plane) - len(plane) // 128:
             return ZSTD, frame
     return STORED, plane.data
+
+
+def _in_blocks(compressor: Any, data: memoryview, cuts: Sequence[int]) -> bytes:
+    import zstandard
+
+    frame = compressor.compressobj(size=len(data))
+    parts: list[bytes] = []
+    for begin, end in pairwise((0, *cuts)):
+        parts += (frame.compress(data[begin:end]), frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+    return b"".join([*parts, frame.compress(data[cuts[-1] :]), frame.flush()])
 
 
 def _compressor(level: int) -> Any:

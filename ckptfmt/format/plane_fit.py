@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ckptfmt.format.plane_coding import FAST, STORED, encode_plane
 from ckptfmt.format.plane_layout import WordLayout
 from ckptfmt.format.plane_rows import STEP_BITS, find_columns, find_rows, take_off
-from ckptfmt.format.plane_words import FOLD_BITS, FOLD_NONE, FOLD_ROTATED, FOLD_ZIGZAG, cut_plane, fold, word_type
+from ckptfmt.format.plane_source import plan_turns
+from ckptfmt.format.plane_words import FOLD_BITS, FOLD_NONE, FOLD_ROTATED, FOLD_SOURCE, FOLD_ZIGZAG, cut_plane, fold, word_type
 
 if TYPE_CHECKING:
     import numpy
@@ -40,6 +41,7 @@ FLOATS = {
 INTEGERS = {f"{sign}int{8 * size}": size for sign in ("", "u") for size in (1, 2, 4, 8)}
 FLOAT_WIDTHS = {2: (1, 1), 4: (1, 1, 2), 8: (1, 1, 2, 4)}
 BLOCK_BYTES = {1: 2**17, 2: 2**18, 4: 2**19, 8: 2**19}
+MANY_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class PlanePlan:
     """How one tensor is encoded. `levels` are those of its planes, None where a plane is stored as it is.
 
     `base` is taken off every word. With a `row_length`, (row + column) << `shift` is too; `columns` are signed bytes, and
-    `centre` is what rows are measured from.
+    `centre` is what rows are measured from. Folded by their source, words have no rows: `base` is the lowest class, and `columns` tell
+    how far those of each are turned.
     """
 
     word_bytes: int
@@ -103,6 +106,28 @@ def plan_planes(sample: Words, dtype: str, shape: tuple[int, ...], size_bytes: i
     is_signed = dtype.startswith("int") and word_bytes > 1 and bool((words.view(f"<i{word_bytes}") < 0).any())
     plan = PlanePlan(word_bytes, FOLD_ZIGZAG if is_signed else FOLD_NONE, (1,) * word_bytes, BLOCK_BYTES[word_bytes] // word_bytes)
     return _with_levels(plan, fold(words, plan.fold, numpy.empty_like(words)), level)
+
+
+def plan_differences(raw: memoryview, source: memoryview, dtype: str, *, level: int) -> list[PlanePlan]:
+    """Plan how to encode a tensor as what is to be added to another one: as integers, and floats in the order of their source's, too."""
+    size = word_bytes_of(dtype)
+    kind, shape = f"int{8 * size}", (len(raw) // size,)
+    sample, of_source = take_sample(raw, kind, shape), take_sample(source, kind, shape)
+    plans = [plan_planes(sample - of_source, kind, shape, len(raw), level=level)]
+    if dtype in FLOATS and len(raw):
+        base, turns = plan_turns(_many(raw, size), _many(source, size))
+        plans.append(PlanePlan(size, FOLD_SOURCE, (1,) * size, BLOCK_BYTES[8] // max(4, size), (FAST,) * size, base, columns=turns))
+    return plans
+
+
+def _many(raw: memoryview, word_bytes: int) -> Words:
+    """Return words from all over a tensor: enough for each of their exponents."""
+    import numpy
+
+    words = numpy.frombuffer(raw, word_type(word_bytes))
+    length = min(ROW_OF_NONE, len(words))
+    rows = words[: len(words) // length * length].reshape(-1, length)
+    return rows[:: max(1, len(rows) // MANY_ROWS)].ravel()
 
 
 def word_bytes_of(dtype: str) -> int:

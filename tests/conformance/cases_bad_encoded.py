@@ -4,9 +4,9 @@ import struct
 from dataclasses import replace
 
 from tests.conformance.breaking import member
-from tests.conformance.cases_encoded import MADE, MADE_OF_ROWS, MATRIX, PLANES, WORDS, checkpoint, delta, made_from
+from tests.conformance.cases_encoded import MADE, MADE_OF_ROWS, MATRIX, PLANES, WORDS, checkpoint, delta, delta_by_source, made_from
 from tests.conformance.cases_good import floats
-from tests.conformance.planes_kit import CONSTANT, ROTATED, STORED, Planes, stream
+from tests.conformance.planes_kit import CONSTANT, ROTATED, SOURCE, STORED, ZIGZAG, Planes, stream
 from tests.conformance.vector_kit import Edits, Slot, build
 
 TWOS = floats(*[2.0] * 40)
@@ -35,7 +35,13 @@ def planes_cases():
         ("magic", "Another magic number.", (0, b"ckpm"), {}),
         ("version", "Version 2 of the stream.", (4, b"\2"), {}),
         ("word-of-3", "Words of 3 bytes.", (5, b"\3"), {}),
-        ("fold", "A fold of 4.", (6, b"\4"), {}),
+        ("fold", "A fold of 5.", (6, b"\5"), {}),
+        (
+            "by-source-without-one",
+            "Words in the order of a source, where there is none.",
+            (6, b"\4"),
+            {"made": MADE_OF_ROWS, "raw": MATRIX},
+        ),
         ("bits-of-words", "Words of 4 bytes that hold bits.", (6, b"\3"), {}),
         ("planes-of-5-bytes", "The widths of the planes are more than the word.", (9, b"\2"), {}),
         ("plane-of-3-bytes", "A plane of 3 bytes.", (7, b"\2\1\3\0"), {}),
@@ -209,9 +215,27 @@ def delta_cases():
         ("deltas-33", "33 differences, one on the other.", with_slots(*chain(33))),
     ):
         yield f"E048-{name}", text, files
+    by_source = Planes(4, SOURCE, (4,), (STORED,), 4, base=126, columns=(3, 2))
+    for name, text, made in (
+        ("no-classes", "Words in the order of a source without a class.", None),
+        ("class-above-255", "The lowest class is more than a byte.", replace(by_source, base=256)),
+        ("classes-shifted", "Classes are shifted.", replace(by_source, shift=1)),
+        ("turned-too-far", "Words of 4 bytes are turned by 32 bits.", replace(by_source, columns=(32, 2))),
+        ("words-of-2-for-4", "The stream has words of another size than those that are added.", Planes(2, ZIGZAG, (2,), (STORED,), 8)),
+    ):
+        slot = delta_by_source("w", raw, base, (0, 0), made or by_source)
+        if made is None:
+            slot = _without_classes(slot)
+        yield f"E047-{name}", text, with_slots(replace(slot, codecs=one().codecs))
     wrong = delta("w", raw, floats(1, 2, 3, 5), (0, 0), 4)
     yield "E045-delta-of-other-bytes", "A difference that does not lead to what is declared.", with_slots(wrong)
     yield "E046-delta-not-required", "A difference without being in `requires`.", with_slots(one(), requires=("codec:planes",))
+
+
+def _without_classes(slot):
+    # The columns, of 16 bytes with what fills them up, stand behind 48 bytes of head.
+    data = slot.data[:36] + bytes(4) + slot.data[40:48] + slot.data[64:]
+    return replace(slot, data=data, shape=(len(data),))
 
 
 def _chain():

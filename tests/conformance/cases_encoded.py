@@ -1,11 +1,12 @@
 """Checkpoints with tensors that are coded as planes, equal to others, or rounded from them. Spec 11."""
 
 import struct
+from dataclasses import replace
 
 from ckptfmt.format.digest import shard_digest
 from ckptfmt.format.shard_header import StoredEntry, encode_header
 from tests.conformance.cases_good import floats, pattern
-from tests.conformance.planes_kit import BITS, CONSTANT, FRAME, NONE, ROTATED, STORED, ZIGZAG, Planes, stream
+from tests.conformance.planes_kit import BITS, CONSTANT, FRAME, NONE, ROTATED, SOURCE, STORED, ZIGZAG, Planes, stream
 from tests.conformance.vector_kit import Edits, Ref, Shard, Slot, Tensor
 
 PLANES = (("planes", {}),)
@@ -106,6 +107,12 @@ def delta(key, raw, of, place, word, made=None):
     return Slot(key, "U8", (len(data),), data, raw, (*PLANES, ("delta", {"source": list(place), "word": word})))
 
 
+def delta_by_source(key, raw, of, place, made):
+    """A slot whose chunk is `raw`, as the difference from `of` in the order of its exponents."""
+    data = stream(raw, replace(made, source=of))
+    return Slot(key, "U8", (len(data),), data, raw, (*PLANES, ("delta", {"source": list(place), "word": made.word})))
+
+
 WORD = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
@@ -139,6 +146,30 @@ def deltas():
     return tree, rows, [Shard("model", own), Shard("model", source)], {"requires": ("codec:delta", "codec:planes", "codec:same")}
 
 
+def deltas_by_source():
+    """Differences of floats in the order of the exponents of their source: signs that change, classes at both ends, several blocks."""
+    older = floats(*((-1) ** at * 1.7 ** (at % 11 - 5) for at in range(40)))
+    newer = floats(*((-1) ** (at // 2) * 1.7 ** (at % 11 - 5) * (1 + at / 500) for at in range(40)))
+    newest = floats(*((-1) ** at * 1.6 ** (at % 11 - 5) for at in range(40)))
+    halves = [b"".join(struct.pack("<H", (0x3F00 + by * at) % 2**16) for at in range(37)) for by in (90, 91)]
+    doubles = [struct.pack("<20d", *((-by) ** at for at in range(20))) for by in (1.5, 1.75)]
+    source = [Slot("w", "F32", (40,), older), Slot("half", "BF16", (37,), halves[0]), Slot("double", "F64", (20,), doubles[0])]
+    turned = Planes(4, SOURCE, (1, 1, 1, 1), (FRAME, STORED, FRAME, STORED), 16, base=124, columns=(0, 3, 9, 31, 1))
+    own = [
+        delta_by_source("w", newest, newer, (0, 1), turned),
+        delta_by_source("middle", newer, older, (1, 0), replace(turned, widths=(2, 2), modes=(STORED, FRAME), block_words=7)),
+        delta_by_source("half", halves[1], halves[0], (1, 1), Planes(2, SOURCE, (1, 1), (FRAME, FRAME), 37, base=126, columns=(5, 8))),
+        delta_by_source("double", doubles[1], doubles[0], (1, 2), Planes(8, SOURCE, (8,), (STORED,), 20, base=0, columns=(63,))),
+    ]
+    types, counts = ("float32", "float32", "bfloat16", "float64"), (40, 40, 37, 20)
+    rows = [
+        Tensor(f"model.{slot.key}", dtype, (count,), slot.raw, [[0, at]])
+        for at, (slot, dtype, count) in enumerate(zip(own, types, counts, strict=True))
+    ]
+    tree = {"model": {row.name.partition(".")[2]: Ref(index) for index, row in enumerate(rows)}}
+    return tree, rows, [Shard("model", own), Shard("model", source)], {"requires": ("codec:delta", "codec:planes")}
+
+
 def original_shard():
     """A shard that tells from which one it was made, with the header that one had."""
     slots = [slot_of("w", WORDS, MADE), Slot("b", "F32", (1,), floats(7))]
@@ -153,4 +184,4 @@ def original_shard():
     return checkpoint(slots, ["float32", "float32"], edits=Edits(content=add))
 
 
-CASES = [planes, planes_of_rows, made_from_others, deltas, original_shard]
+CASES = [planes, planes_of_rows, made_from_others, deltas, deltas_by_source, original_shard]

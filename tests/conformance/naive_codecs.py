@@ -35,7 +35,7 @@ def read_chunk(shard, slot, shards, tables, requires, deltas=0):  # chapter 11; 
             data = added(data, source, parameters.get("word")) if is_delta else source
             data = rounded(data, parameters["to"]) if name == "rounded" else data
         elif name == "planes":
-            data = decode_planes(data)
+            data = data if names[-1] == "delta" else decode_planes(data)
         else:
             data = zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(data, read_across_frames=True).read(raw[0] + 1)
     demand(not codecs or [len(data), blake3(data).digest()] == raw, "E045")
@@ -43,20 +43,23 @@ def read_chunk(shard, slot, shards, tables, requires, deltas=0):  # chapter 11; 
 
 
 def added(data, source, w):  # 11.4
-    demand(w in (1, 2, 4, 8) and len(source) % w == 0 and len(data) == len(source), "E048")
-    return (np.frombuffer(data, f"<u{w}") + np.frombuffer(source, f"<u{w}")).tobytes()
+    demand(w in (1, 2, 4, 8) and len(source) % w == 0, "E048")
+    return decode_planes(data, source, w)
 
 
-def decode_planes(data):  # 11.1
+def decode_planes(data, source=b"", added_word=0):  # 11.1, and what is added to a source
     demand(len(data) >= 48)
-    magic, version, w, fold, count, widths, size, base, block_words, row_words, shift = struct.unpack("<4s4B8sQQIIB", data[:41])
-    demand(magic == b"ckpl" and version == 1 and w in (1, 2, 4, 8) and fold <= 3 and base < 256**w and shift < 8 * w)
+    magic, version, w, fold, count, widths, size, base, block_words, classes, shift = struct.unpack("<4s4B8sQQIIB", data[:41])
+    demand(magic == b"ckpl" and version == 1 and w in (1, 2, 4, 8) and fold <= 4 and base < 256**w and shift < 8 * w)
+    by_source, row_words = fold == 4, classes if fold < 4 else 0
+    demand(added_word in (0, w) and not (by_source and not (added_word and 0 < classes <= 256 and base < 256 and shift == 0)))
+    source = np.frombuffer(source, f"<u{w}") if added_word else np.zeros(1, f"<u{w}")
     widths, word_count = list(widths[:count]), -(-size // 8) if fold == 3 else size // w
     demand(sum(widths) == w and set(widths) <= {1, 2, 4, 8} and not any(data[41:48]) and not any(data[16 - (8 - count) : 16]))
-    demand(0 < block_words * (8 if fold == 3 else w) <= 2**19 and size % w == 0 and (fold < 3 or (w == 1 and not row_words)))
+    demand(0 < block_words * (8 if fold == 3 else w) <= 2**19 and size % w == 0 and (fold != 3 or (w == 1 and not row_words)))
     demand(not row_words or (block_words % row_words == 0 and word_count % row_words == 0))
-    columns, position = np.frombuffer(data, np.int8, row_words, 48), 48 + -(-row_words // 16) * 16
-    demand(not any(data[48 + row_words : position]))
+    columns, position = np.frombuffer(data, np.int8, classes, 48), 48 + -(-classes // 16) * 16
+    demand(not any(data[48 + classes : position]) and not (by_source and any(column not in range(8 * w) for column in columns)))
     block_count = -(-word_count // block_words)
     table = len(data) - block_count * (1 + 4 * count)
     fields = np.frombuffer(data, "<u4", block_count * count, table + block_count).reshape(block_count, count).tolist()
@@ -77,7 +80,10 @@ def decode_planes(data):  # 11.1
             )
             merged |= values.astype(f"<u{w}") << bit
             bit += 8 * widths[index] - spare
-        merged += np.array(base, f"<u{w}")
+        if by_source:
+            merged = sum_by_source(merged, source[block * block_words :][:n], base, columns.astype(f"<u{w}"))
+        else:
+            merged += np.array(base, f"<u{w}")
         if row_words:
             rows = np.frombuffer(data, np.int8, n // row_words, position).astype(int)
             taken = (rows[:, None] + columns.astype(int)).astype(f"<i{w}").view(f"<u{w}") << shift
@@ -87,7 +93,21 @@ def decode_planes(data):  # 11.1
         words.append(merged)
         position = end
     demand(position <= table and not any(data[position:table]) and len(data) == -(-(position + len(data) - table) // 16) * 16)
-    return unfold(np.concatenate([np.zeros(0, f"<u{w}"), *words]), fold, 8 * w)[:size]
+    raw = unfold(np.concatenate([np.zeros(0, f"<u{w}"), *words]), 1 if by_source else fold, 8 * w)[:size]
+    demand(not added_word or len(raw) == len(source) * w, "E048")
+    return (np.frombuffer(raw, f"<u{w}") + source).tobytes() if added_word and not by_source else raw
+
+
+def sum_by_source(words, source, base, columns):  # 11.4; what is given is rotated
+    bits = 8 * words.itemsize
+    rotated = source << 1 | source >> bits - 1
+    of_class = np.clip((rotated >> bits - 8).astype(int) - base, 0, len(columns) - 1)
+    places = np.argsort(of_class, kind="stable")
+    turns = columns[of_class[places]]
+    words = words >> turns | words << (bits - turns) % bits
+    differences = np.zeros_like(words)
+    differences[places] = words >> 1 ^ (0 - (words & 1))
+    return rotated + differences
 
 
 def decode_plane(mode, data, size, width):

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 from tests.conformance.vector_kit import stored_frame
 
-NONE, ROTATED, ZIGZAG, BITS = range(4)
+NONE, ROTATED, ZIGZAG, BITS, SOURCE = range(5)
 STORED, CONSTANT, FRAME = range(3)
 
 
 @dataclass(frozen=True)
 class Planes:
-    """How a stream is made: `modes` of the planes, from the top, `spares` of the blocks, `rows` and `columns` that are taken off."""
+    """How a stream is made: `modes` of the planes, from the top, `spares` of the blocks, `rows` and `columns` that are taken off.
+
+    By SOURCE, `base` is the lowest class, `columns` tell how far the words of each are turned, and `source` is what they are added to.
+    """
 
     word: int
     fold: int
@@ -26,6 +29,7 @@ class Planes:
     columns: tuple = ()
     rows: tuple = ()
     shift: int = 0
+    source: bytes = b""
 
 
 def folded(word, fold, bits):
@@ -41,10 +45,26 @@ def words_of(raw, made):
     if made.fold == BITS:
         return [sum(bit << place for place, bit in enumerate(raw[start : start + 8])) for start in range(0, len(raw), 8)]
     words = [int.from_bytes(raw[start : start + made.word], "little") for start in range(0, len(raw), made.word)]
+    if made.fold == SOURCE:
+        return in_order(words, made)
     words = [folded(word, made.fold, 8 * made.word) for word in words]
     length = len(made.columns)
     taken = [(made.rows[index // length] + made.columns[index % length] << made.shift) if length else 0 for index in range(len(words))]
     return [(word - made.base - off) % 2 ** (8 * made.word) for word, off in zip(words, taken, strict=True)]
+
+
+def in_order(words, made):
+    bits, ordered = 8 * made.word, []
+    sources = [int.from_bytes(made.source[start : start + made.word], "little") for start in range(0, len(made.source), made.word)]
+    for start in range(0, len(words), made.block_words):
+        block = []
+        for word, source in zip(words[start : start + made.block_words], sources[start : start + made.block_words], strict=True):
+            word, source = folded(word, ROTATED, bits), folded(source, ROTATED, bits)
+            of_class = min(max((source >> bits - 8) - made.base, 0), len(made.columns) - 1)
+            difference, turn = folded((word - source) % 2**bits, ZIGZAG, bits), made.columns[of_class]
+            block.append((of_class, (difference << turn | difference >> bits - turn) % 2**bits))
+        ordered += [word for _, word in sorted(block, key=lambda pair: pair[0])]
+    return ordered
 
 
 def packed(values, spare):
@@ -97,7 +117,7 @@ def stream(raw, made):
             stored.append(plane(block, bit, made.widths[index], given_up, made.modes[index]))
             sizes.insert(0, made.modes[index] << 30 | len(stored[-1]))
             bit += 8 * made.widths[index] - given_up
-        if made.columns:
+        if made.columns and made.fold != SOURCE:
             first, count = start // len(made.columns), len(block) // len(made.columns)
             stored.append(struct.pack(f"{count}b", *made.rows[first : first + count]))
         data += aligned(b"".join(stored), 8)

@@ -245,8 +245,8 @@ def test_what_does_not_decode_to_what_was_there_is_not_kept(path, monkeypatch):
 
     encode_parts = PlanesEncoder.encode_parts
 
-    def wrong(self, block, raw):
-        return encode_parts(self, block, memoryview(bytes(raw[:-1]) + bytes([raw[-1] ^ 1])))
+    def wrong(self, block, raw, source):
+        return encode_parts(self, block, memoryview(bytes(raw[:-1]) + bytes([raw[-1] ^ 1])), source)
 
     monkeypatch.setattr(PlanesEncoder, "encode_parts", wrong)
     before = files_of(path)

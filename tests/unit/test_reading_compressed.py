@@ -91,9 +91,9 @@ def decoded(monkeypatch):
     blocks = []
     decode_block = PlanesStream.decode_block
 
-    def count(self, block, data, out):
+    def count(self, block, data, out, source):
         blocks.append(block)
-        decode_block(self, block, data, out)
+        decode_block(self, block, data, out, source)
 
     monkeypatch.setattr(PlanesStream, "decode_block", count)
     return blocks
