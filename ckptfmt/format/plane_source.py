@@ -129,10 +129,10 @@ def _best_turn(words: Words) -> int:
     """Return how far words are best turned before their bytes are coded one by one, by coding some of them."""
     import numpy
 
-    bits = 8 * words.itemsize
-    lengths = numpy.sort(numpy.frexp(words.astype(numpy.float64))[1])
-    most, many = int(lengths[-1 - len(lengths) // 100]), int(lengths[len(lengths) // 2])
-    tried = sorted({0, *range(max(0, bits - most - 2), min(bits, bits - many + 2))})
+    bits: int = 8 * words.itemsize
+    lengths: list[int] = numpy.sort(numpy.frexp(words.astype(numpy.float64))[1]).tolist()
+    most, many = lengths[-1 - len(lengths) // 100], lengths[len(lengths) // 2]
+    tried: list[int] = sorted({0, *range(max(0, bits - most - 2), min(bits, bits - many + 2))})
     coded_bytes = {turn: _coded_bytes(words, turn) for turn in tried}
     return next(turn for turn in tried if coded_bytes[turn] == min(coded_bytes.values()))
 
