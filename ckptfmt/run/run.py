@@ -189,19 +189,19 @@ class Run:
 
     def _restore_by(self, step: int | str, restore: Callable[[StepEntry, Mapping[int, str]], Restored]) -> Restored | None:
         self._wait_for_saves()
-        for _ in range(_ATTEMPTS):
-            candidates = self._candidates(step)
+        restored = None
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
-                restored = restore_first_sound(candidates, restore)
+                restored = restore_first_sound(self._candidates(step), restore)
+                break
             except CheckpointNotFoundError:
-                # A clean-up of another process was faster than this list; a new list names what is there.
-                continue
-            if restored is None:
-                return None
+                # Where a clean-up of another process was faster than the list of candidates, a new list names what is there.
+                if attempt == _ATTEMPTS:
+                    raise
+        if restored is not None:
             asked_for = self._origin.asked_for(self._history) if self._origin is not None and step == "latest" else None
             self._writer.go_on_from(restored.step, restored.report.path, asked_for=asked_for.digest if asked_for else None)
-            return restored
-        raise CheckpointNotFoundError(f"{self.path}: checkpoints are deleted faster than they can be read", path=self.path)
+        return restored
 
     def _candidates(self, step: int | str) -> Iterator[StepEntry]:
         """Yield what may be restored, in the order in which it is tried, reading no more than is asked for."""

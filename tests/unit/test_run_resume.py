@@ -177,6 +177,12 @@ def test_going_back_keeps_what_came_later_and_history_follows_the_branch(tmp_pat
         assert ckptfmt.load(path / name)["epoch"] == epoch
 
 
+def test_a_step_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", 1, 2, 3)
+    with ckptfmt.Run(path) as run, pytest.raises(ckptfmt.CheckpointNotFoundError, match="no checkpoint of step 7\nThere are: 1, 2, 3"):
+        run.restore(step=7)
+
+
 def test_metrics_of_an_earlier_step_and_a_clean_up_are_no_new_branch(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", 1, 2, 3)
     with ckptfmt.Run(path, monitor="loss", mode="max") as run:
