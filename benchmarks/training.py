@@ -1,11 +1,12 @@
 """What checkpoints cost a training: a frozen backbone, saves beside a real training loop, many small saves, and looking at long runs.
 
-    python -m benchmarks.training                           six minutes; writes its tables into benchmarks/README.md
-    python -m benchmarks.training --quick                   one minute, nothing is published
+    python -m benchmarks.training                           writes its tables into benchmarks/README.md
+    python -m benchmarks.training --quick                   smaller and fewer, nothing is published
     python -m benchmarks.training --only "frozen backbone"
 
 What is compared takes turns in one process. A save is durable where nothing else is said, and so is torch.save: the file and its
-directory are fsynced. Needs 3 GB of disk and 4 GB of memory.
+directory are fsynced. Only an otherwise idle machine tells anything: beside other work, trainings with saves have come out faster than
+those without.
 """
 
 from __future__ import annotations
