@@ -13,7 +13,7 @@ from ckptfmt.checkpoint.directory import open_named_file
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.part import Part
 from ckptfmt.checkpoint.part_writer import new_generation
-from ckptfmt.checkpoint.publishing import SaveOptions, pack_metadata, publish
+from ckptfmt.checkpoint.publishing import SaveOptions, publish
 from ckptfmt.checkpoint.staging import Staging, naming_a_full_disk
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CorruptError, IncompleteError
@@ -76,8 +76,7 @@ def commit_parts(
             entries += [staging.take_over(entry, stem=_next_stem(entry.section, numbers)) for entry in part.entries]
         rows = [TensorRow(row.name, row.dtype, row.shape, row.size_bytes, tuple(chunks[name])) for name, row in tensors.items()]
         metadata = Metadata(tree, rows, [table for part in parts for table in part.tables])
-        packed = pack_metadata(metadata, where=staging.path, is_read_back=True)
-        return publish(staging, metadata, entries, options, shared_bytes=staging.joined_bytes, packed=packed)
+        return publish(staging, metadata, entries, options, shared_bytes=staging.joined_bytes, is_read_back=True)
 
 
 def _next_stem(section: str, numbers: dict[str, int]) -> str:

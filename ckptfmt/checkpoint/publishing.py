@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from ckptfmt._version import __version__
 from ckptfmt.checkpoint.info import CheckpointInfo, describe
@@ -37,23 +37,6 @@ class SaveOptions:
     frozen: Sequence[str] = ()
 
 
-class PackedMetadata(NamedTuple):
-    """The content of a metadata file, and its size before compression."""
-
-    data: bytes
-    raw_size_bytes: int
-
-
-def pack_metadata(metadata: Metadata, *, where: str, is_read_back: bool = False) -> PackedMetadata:
-    """Encode and compress metadata; with `is_read_back` it is checked as a reader does, because it comes from several processes."""
-    with collector_paused():
-        raw = encode_metadata(metadata)
-        if is_read_back:
-            decoded = decode_metadata(raw, where=where)
-            check_references(decoded.tree, decoded.tensors, where=where)
-    return PackedMetadata(compress(raw), len(raw))
-
-
 def publish(
     staging: Staging | StoreStaging,
     metadata: Metadata,
@@ -61,10 +44,18 @@ def publish(
     options: SaveOptions,
     *,
     shared_bytes: int,
-    packed: PackedMetadata,
+    is_read_back: bool = False,
 ) -> CheckpointInfo:
-    """Commit a checkpoint of shards that are written; `shared_bytes` of them belong to other checkpoints too."""
-    written = _write_metadata(staging, packed)
+    """Commit a checkpoint of shards that are written; `shared_bytes` of them belong to other checkpoints too.
+
+    With `is_read_back` the metadata is checked as a reader does, because what is in it comes from several processes.
+    """
+    with collector_paused():
+        raw = encode_metadata(metadata)
+        if is_read_back:
+            decoded = decode_metadata(raw, where=staging.path)
+            check_references(decoded.tree, decoded.tensors, where=staging.path)
+    written = _write_metadata(staging, raw)
     index = TensorIndex.of(metadata.tensors)
     manifest = Manifest(
         created_at_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -86,11 +77,11 @@ def publish(
     return describe(staging.path, manifest, manifest_bytes=len(encoded), shared_bytes=shared_bytes)
 
 
-def _write_metadata(staging: Staging | StoreStaging, packed: PackedMetadata) -> MetadataEntry:
-    data, raw_size_bytes = packed
+def _write_metadata(staging: Staging | StoreStaging, raw: bytes) -> MetadataEntry:
+    data = compress(raw)
     digest = digest_of(data)
     file = staging.create("metadata", size_bytes=len(data))
     temporary = staging.last_created
     file.write(data)
     name = staging.seal(file, temporary, stem="metadata", digest_hex=digest.hex(), suffix=".msgpack.zst")
-    return MetadataEntry(name, len(data), format_digest(digest), raw_size_bytes)
+    return MetadataEntry(name, len(data), format_digest(digest), len(raw))

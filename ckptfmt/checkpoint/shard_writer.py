@@ -6,7 +6,7 @@ together write the same bytes in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
@@ -54,13 +54,11 @@ class ShardWriter:
         """Return the tensors that lie in no shard yet."""
         return [row for row, shard in enumerate(self.shards) if shard < 0]
 
-    def write(self, plans: Sequence[ShardPlan], meanwhile: Callable[[], None] | None = None) -> None:
-        """Write shards, and make each durable. `meanwhile` is called when all digests are known, while the last bytes are on their way."""
+    def write(self, plans: Sequence[ShardPlan]) -> None:
+        """Write shards, and make each durable."""
         with BlockStream(expected_bytes=sum(plan.size_bytes for plan in plans)) as stream:
             for plan in plans:
                 self._write_shard(stream, plan)
-            if meanwhile is not None:
-                meanwhile()
             stream.drain()
 
     def take_over(self, entry: ShardEntry, table: ShardTable, slots: Mapping[int, int], *, number: int) -> None:

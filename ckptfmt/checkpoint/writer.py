@@ -13,7 +13,7 @@ from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_f
 from ckptfmt.checkpoint.frozen import match_frozen, unchanged_digests
 from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.metadata_file import read_base_index
-from ckptfmt.checkpoint.publishing import PackedMetadata, SaveOptions, pack_metadata, publish
+from ckptfmt.checkpoint.publishing import SaveOptions, publish
 from ckptfmt.checkpoint.shard_plan import TensorPlan, name_tensors, plan_shards
 from ckptfmt.checkpoint.shard_writer import ShardWriter
 from ckptfmt.checkpoint.source_digests import digest_sources
@@ -59,11 +59,11 @@ class _Writer:
         with collector_paused():
             plans = plan_shards(tensors, self.shards.missing(), max_shard_size_bytes=self.options.max_shard_size_bytes)
         self.staging.check_space(sum(plan.size_bytes for plan in plans))
-        index = TensorIndex(tensors.names, tensors.dtypes, tensors.shapes, tensors.sizes, self.shards.shards, self.shards.slots)
-        metadata = Metadata(self.tree, index, self.shards.tables)
-        packed: list[PackedMetadata] = []
-        self.shards.write(plans, lambda: packed.append(pack_metadata(metadata, where=self.staging.path)))
-        return publish(self.staging, metadata, self.shards.entries, self.options, shared_bytes=self.shared_bytes, packed=packed[0])
+        self.shards.write(plans)
+        with collector_paused():
+            index = TensorIndex(tensors.names, tensors.dtypes, tensors.shapes, tensors.sizes, self.shards.shards, self.shards.slots)
+            metadata = Metadata(self.tree, index, self.shards.tables)
+        return publish(self.staging, metadata, self.shards.entries, self.options, shared_bytes=self.shared_bytes)
 
     def _link_base(self, base: str, tensors: TensorPlan, frozen: Sequence[int]) -> None:
         directory = open_checkpoint_directory(self.disk, base)

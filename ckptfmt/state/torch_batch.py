@@ -10,12 +10,10 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from itertools import repeat
 from math import prod
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ckptfmt.format.layout import BATCH_ROWS, MAX_DIMENSION, MAX_RANK
+from ckptfmt.format.layout import MAX_DIMENSION, MAX_RANK
 from ckptfmt.state.decode_walk import Reference
 from ckptfmt.state.row_memory import ReadyRows
 from ckptfmt.state.tensors import memory_at, row_major_strides
@@ -32,10 +30,8 @@ _TORCH_GRAD: Kind = ("torch", {"grad": True})
 _BUFFER: Kind = ("buffer", {})
 _BUFFER_GRAD: Kind = ("buffer", {"grad": True})
 _PARAMETER: Kind = ("parameter", {})
-_PARAMETER_NO_GRAD: Kind = ("parameter", {"grad": False})
 _PLAIN_TAIL = ["torch", {}]
-
-_REQUIRES_GRAD, _IS_CPU = attrgetter("requires_grad"), attrgetter("is_cpu")
+_PARAMETER_NO_GRAD: Kind = ("parameter", {"grad": False})
 
 
 class Form(NamedTuple):
@@ -76,42 +72,10 @@ class PlainTensors:
 def find_plain(values: Sequence[Any]) -> PlainTensors:
     """Find out which values are plain tensors: their bytes are not empty and lie in C order in the memory of this process."""
     found = PlainTensors()
-    known: dict[Any, Form | None] = {}
-    # In batches, so that what is asked first of a tensor has brought it near for what is asked then.
-    for begin in range(0, len(values), BATCH_ROWS):
-        batch = values[begin : begin + BATCH_ROWS]
-        if not _add_alike(batch, found, known):
-            _add_each(batch, found, known)
-    return found
-
-
-def _add_alike(values: Sequence[Any], found: PlainTensors, known: dict[Any, Form | None]) -> bool:
-    """Add values that are all plain tensors without anything special about them; tell whether they are."""
-    torch = sys.modules.get("torch")
-    if torch is None or set(map(type, values)) != {torch.Tensor} or any(getattr(value, "_is_buffer", False) for value in values):
-        return False
-    try:
-        keys = [(value.dtype, value.shape) for value in values]
-        if any(map(_REQUIRES_GRAD, values)) or not all(map(_IS_CPU, values)) or not all(map(torch.Tensor.is_contiguous, values)):
-            return False
-        addresses = list(map(torch.Tensor.data_ptr, values))
-    except RuntimeError:
-        # Wrappers of other tensors have no memory, and some no shape.
-        return False
-    distinct = {key: known[key] if key in known else known.setdefault(key, _form_of(*key)) for key in set(keys)}
-    if 0 in addresses or any(form is None or form.strides is not None for form in distinct.values()):
-        return False
-    forms = list(map(distinct.__getitem__, keys))
-    found.forms += forms
-    found.addresses += addresses
-    found.kinds += repeat(_TORCH, len(forms))
-    return True
-
-
-def _add_each(values: Sequence[Any], found: PlainTensors, known: dict[Any, Form | None]) -> None:
     torch = sys.modules.get("torch")
     tensor_class, parameter_class = (torch.Tensor, torch.nn.Parameter) if torch is not None else (None, None)
     add_form, add_address, add_kind = found.forms.append, found.addresses.append, found.kinds.append
+    known: dict[Any, Form | None] = {}
     for value in values:
         form, address, kind = None, 0, _TORCH
         value_class = type(value)
@@ -133,6 +97,7 @@ def _add_each(values: Sequence[Any], found: PlainTensors, known: dict[Any, Form 
         add_form(form if address else None)
         add_address(address)
         add_kind(kind)
+    return found
 
 
 def _form_of(dtype: torch.dtype, given: torch.Size) -> Form | None:
@@ -164,22 +129,17 @@ def build_plain(references: list[Reference], ready: ReadyRows) -> list[Reference
     seen = Counter(numbers) if len(set(numbers)) != len(numbers) else None
     forms: dict[Any, tuple[Any, int, tuple[int, ...] | None]] = {}
     frombuffer, memories, offsets, row_count = torch.frombuffer, ready.memories, ready.offsets, len(ready.offsets)
-    dtypes, shapes = ready.dtypes, ready.shapes
-    name: Any = None
-    shape: Any = None
-    dtype, count, strides = None, 0, None
     others = []
     for number, reference in zip(numbers, references, strict=True):
         payload, target, slot, above, _ = reference
         if 0 <= number < row_count and payload[1:] == _PLAIN_TAIL and not above.is_key and (seen is None or seen[number] == 1):
             memory = memories[number]
             if memory is not None:
-                if dtypes[number] is not name or shapes[number] is not shape:
-                    name, shape = key = dtypes[number], shapes[number]
-                    dtype, count, strides = forms[key] if key in forms else forms.setdefault(key, _rebuilding(*key))
+                key = (ready.dtypes[number], ready.shapes[number])
+                dtype, count, strides = forms[key] if key in forms else forms.setdefault(key, _rebuilding(*key))
                 if dtype is not None and count:
                     tensor = frombuffer(memory, dtype=dtype, count=count, offset=offsets[number])
-                    target[slot] = tensor if strides is None else tensor.as_strided_(shape, strides)
+                    target[slot] = tensor if strides is None else tensor.as_strided_(key[1], strides)
                     continue
         others.append(reference)
     return others
