@@ -41,21 +41,6 @@ def run_directory(tmp_path):
     return str(path)
 
 
-@pytest.fixture(autouse=True)
-def pipe_without_width(monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 def find_file(path, start):
     return os.path.join(path, next(name for name in os.listdir(path) if name.startswith(start)))
 

@@ -12,19 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ckptfmt
-from ckpt_inspect.main import main
 
 STATE = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3, dtype=torch.bfloat16)}
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import os
 import pytest
 
 from ckpt_inspect import diagnosis
-from ckpt_inspect.main import main
 from ckpt_inspect.views.doctor_table import Level, broken_promises, judge
 from ckptfmt.disk.probe import Answer, Trial
 
@@ -60,18 +59,6 @@ def test_each_answer_is_told_with_what_it_means(trial, level, meaning, promises)
     assert judgement.level is level
     assert meaning in judgement.meaning
     assert broken_promises([judgement]) == promises
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments):
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def test_a_real_directory_is_diagnosed_and_left_as_it_was(tmp_path, run):

@@ -13,7 +13,6 @@ import pytest
 
 import ckptfmt
 from ckpt_inspect import histories
-from ckpt_inspect.main import main
 from ckpt_inspect.output.plot import PLOT_ROWS, plot_lines, range_of, stretches, thinned
 from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.output.svg import html_document, svg_document
@@ -30,21 +29,6 @@ def run_path(tmp_path):
             if step % 25 == 0:
                 run.save(step, {"x": step}, metrics={"val.loss": math.nan if step == 50 else 1 / step})
     return path
-
-
-@pytest.fixture(autouse=True)
-def pipe_without_width(monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 # The chart

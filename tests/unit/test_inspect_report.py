@@ -46,18 +46,6 @@ def run_path(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments):
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def report(tmp_path, run):
     def report(path, *options):
         target = tmp_path / "report.html"

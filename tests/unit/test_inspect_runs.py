@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckpt_inspect.main import main
 from ckpt_inspect.sources import run_writer
 from ckpt_inspect.sources.run_writer import find_writer
 
@@ -32,21 +31,6 @@ def write_run(path, losses=LOSSES, **options):
 @pytest.fixture
 def run_path(tmp_path):
     return write_run(tmp_path / "run")
-
-
-@pytest.fixture(autouse=True)
-def pipe_without_width(monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import ckptfmt
-from ckpt_inspect.main import main
 from ckpt_inspect.output.screen import Screen
 from ckpt_inspect.sources import run_watch
 from ckpt_inspect.sources.run_watch import RunWatch, logged_of
@@ -292,18 +291,6 @@ def test_damage_is_a_change(run_path, path, looking):
 
 
 # The command
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments):
-        status = main(arguments)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def test_one_look_is_shown_and_ends(run_path, run):
