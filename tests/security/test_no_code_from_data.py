@@ -15,8 +15,9 @@ EVALUATORS = {"eval", "exec", "compile", "__import__", "execfile", "breakpoint"}
 IMPORTERS = {"import_module", "find_spec", "exec_module", "load_module", "spec_from_file_location"}
 LOADERS = {"torch.load", "numpy.load", "np.load", "yaml.load", "yaml.unsafe_load", "torch.jit.load", "torch.hub.load"}
 PROCESSES = {"os.system", "os.popen", "os.execv", "os.execvp", *(f"subprocess.{name}" for name in ("run", "Popen", "call", "check_output"))}
-# `doctor` asks a second process for a lock, by a program that stands there, and is given a directory and no checkpoint.
-OWN_PROGRAMS = {"ckptfmt/disk/probe_host.py"}
+# `doctor` asks a second process for a lock, by a program that stands there, and is given a directory and no checkpoint. A `Run` that
+# compresses what is old has a process for that, which runs a line that stands in the package, and is started by no checkpoint's content.
+OWN_PROGRAMS = {"ckptfmt/disk/probe_host.py", "ckptfmt/disk/background.py"}
 READING = ("ckptfmt/format/", "ckptfmt/disk/", "ckptfmt/state/", "ckptfmt/checkpoint/", "tools/ckpt_inspect/")
 
 # The name is a member of a table of the module (element types, layouts, bit generators), or of a class that is being saved.
