@@ -182,12 +182,13 @@ def running_store() -> Iterator[StoreServer]:
         stderr=subprocess.DEVNULL,
     )
     proxy = _Proxy(("127.0.0.1", 0), _Handler)
+    # Started first: what was never started cannot be shut down.
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
     try:
         _wait_for(port, server)
         _create_bucket(port)
         proxy.target = ("127.0.0.1", port)
         proxy.plan = StoreServer(f"http://127.0.0.1:{proxy.server_address[1]}", f"http://127.0.0.1:{port}")
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
         yield proxy.plan
     finally:
         proxy.shutdown()
