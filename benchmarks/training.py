@@ -137,7 +137,7 @@ def beside_training(scratch: Path, scale: float) -> str:
                     # Memory of the copy, and of the optimizer, is made before anything is timed.
                     _train(model, optimizer, text, 3)
                     run.async_save(step, state).result()
-                found = _turns(model, optimizer, text, run, steps=max(4, round(100 * scale)), pairs=max(2, round(7 * scale)))
+                found = _turns(model, optimizer, text, run, steps=max(4, round(50 * scale)), pairs=max(2, round(5 * scale)))
             left = "one core is left" if threads < cores else "no core is left"
             without, saving, stall = (median(column) for column in zip(*found, strict=True))
             overheads = sorted(with_save / bare - 1 for bare, with_save, _ in found)
