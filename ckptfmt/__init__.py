@@ -39,6 +39,7 @@ _HOMES = {
         "NameNotFoundError",
         "NotEnoughSpaceError",
         "RunLockedError",
+        "StoreUnavailableError",
         "UnsupportedTypeError",
         "UnsupportedVersionError",
     ),
@@ -97,6 +98,7 @@ if _TYPE_CHECKING:
     from ckptfmt.errors import NameNotFoundError as NameNotFoundError
     from ckptfmt.errors import NotEnoughSpaceError as NotEnoughSpaceError
     from ckptfmt.errors import RunLockedError as RunLockedError
+    from ckptfmt.errors import StoreUnavailableError as StoreUnavailableError
     from ckptfmt.errors import UnsupportedTypeError as UnsupportedTypeError
     from ckptfmt.errors import UnsupportedVersionError as UnsupportedVersionError
     from ckptfmt.format.fingerprint import Difference as Difference

@@ -13,7 +13,8 @@
     ├── NameNotFoundError (KeyError)        a tensor or section that this checkpoint does not hold
     ├── RunLockedError                      another writer is at work
     ├── NotEnoughSpaceError (OSError, errno ENOSPC)
-    └── DurabilityUnknownError (OSError)    committed and visible, but the disk did not confirm it
+    ├── DurabilityUnknownError (OSError)    committed and visible, but the disk did not confirm it
+    └── StoreUnavailableError (OSError)     the store of a run did not take it; it is on this machine
 
 Any other OSError of the file system passes through unwrapped. A message says
 *where: what: expected, found [rule]* and then what to do; the attributes carry the same facts.
@@ -166,3 +167,12 @@ class DurabilityUnknownError(CheckpointError, OSError):
     def __init__(self, message: str, *, path: str | None = None) -> None:
         super().__init__(message)
         self.path = path
+
+
+class StoreUnavailableError(CheckpointError, OSError):
+    """The store in which a run lives did not answer. Attributes: `path`, the URL; `local_path`, where what was saved is meanwhile."""
+
+    def __init__(self, message: str, *, path: str | None = None, local_path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.local_path = local_path

@@ -20,6 +20,7 @@ from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.publishing import SaveOptions
 from ckptfmt.checkpoint.reader import OpenCheckpoint
 from ckptfmt.disk.local import LocalDisk
+from ckptfmt.disk.urls import is_url, location
 from ckptfmt.run.cleaning import CleanupReport
 from ckptfmt.run.restoring import Restored, RestoreReport, check_sections
 from ckptfmt.run.run import Run
@@ -60,7 +61,9 @@ class DistributedRun:
     """
 
     def __init__(self, directory: PathLike, *, process_group: Any = None, timeout_seconds: float = 1800.0, **options: Any) -> None:
-        self.path = os.fspath(directory)
+        self.path = location(directory)
+        if is_url(self.path):
+            raise ValueError(f"{self.path}: several processes need a directory that all of them see\nAnd mirror={self.path!r}.")
         self._link = ProcessLink(process_group, timeout_seconds=timeout_seconds, where=self.path)
         self._run: _FirstRun | None = None
         self._on_first(lambda: self._open(options))

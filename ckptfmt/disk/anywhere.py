@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ckptfmt.disk.guarded_store import Guard
 from ckptfmt.disk.local import LocalDisk
 from ckptfmt.disk.protocol import Directory, Disk
 from ckptfmt.disk.remote import RemoteDisk
@@ -11,9 +12,13 @@ from ckptfmt.disk.urls import is_url
 class AnyDisk:
     """Hands every path on to the disk that knows it."""
 
-    def __init__(self) -> None:
+    def __init__(self, remote: RemoteDisk | None = None) -> None:
         self._local = LocalDisk()
-        self._remote = RemoteDisk()
+        self._remote = remote or RemoteDisk()
+
+    def guarded(self, guard: Guard) -> AnyDisk:
+        """Return a disk that asks before it changes an object of a store."""
+        return AnyDisk(self._remote.guarded(guard))
 
     def _disk_of(self, path: str) -> Disk:
         return self._remote if is_url(path) else self._local

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from ckptfmt.disk.object_store import ChangedMeanwhileError, Expected, Listing, ObjectStatus, ObjectStore, Piece, Upload
 from ckptfmt.disk.store_errors import PASSED_ON, as_os_error, is_passing
+from ckptfmt.errors import CheckpointError
 
 T = TypeVar("T")
 
@@ -34,21 +35,21 @@ PATIENCE = Patience()
 
 
 class PatientStore:
-    """An object store whose calls are repeated. Every error names the URL of the object."""
+    """An object store whose calls are repeated. Every error names the URL of the object. Attribute: `single`, which makes one attempt."""
 
     def __init__(self, store: ObjectStore, protocol: str) -> None:
-        self._store = store
+        self.single = store
         self._protocol = protocol
 
     def status(self, key: str) -> ObjectStatus:
         """Ask for an object's status."""
-        return self._repeated(key, lambda: self._store.status(key))
+        return self._repeated(key, lambda: self.single.status(key))
 
     def read(self, key: str, offset_bytes: int, size_bytes: int) -> Piece:
         """Read a range; one that ends too early for the object's size counts as cut off on the way."""
 
         def read() -> Piece:
-            piece = self._store.read(key, offset_bytes, size_bytes)
+            piece = self.single.read(key, offset_bytes, size_bytes)
             if piece.status is not None:
                 expected_bytes = max(0, min(size_bytes, piece.status.size_bytes - offset_bytes))
                 if len(piece.data) != expected_bytes:
@@ -67,32 +68,32 @@ class PatientStore:
                 return None
             return piece.status.version if piece.status is not None and piece.data == data else None
 
-        return self._repeated(key, lambda: self._store.write(key, data, expected), find_own)
+        return self._repeated(key, lambda: self.single.write(key, data, expected), find_own)
 
     def begin_upload(self, key: str) -> Upload | None:
         """Begin to write an object in parts."""
-        upload = self._repeated(key, lambda: self._store.begin_upload(key))
+        upload = self._repeated(key, lambda: self.single.begin_upload(key))
         return None if upload is None else _PatientUpload(self, upload, key)
 
     def list(self, prefix: str, *, is_deep: bool = False) -> Listing:
         """List what lies below a prefix."""
-        return self._repeated(prefix, lambda: self._store.list(prefix, is_deep=is_deep))
+        return self._repeated(prefix, lambda: self.single.list(prefix, is_deep=is_deep))
 
     def has_any(self, prefix: str) -> bool:
         """Tell whether there is any object below a prefix."""
-        return self._repeated(prefix, lambda: self._store.has_any(prefix))
+        return self._repeated(prefix, lambda: self.single.has_any(prefix))
 
     def remove(self, key: str) -> None:
         """Remove an object."""
-        self._repeated(key, lambda: self._store.remove(key))
+        self._repeated(key, lambda: self.single.remove(key))
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object within the store."""
-        self._repeated(source, lambda: self._store.copy(source, target))
+        self._repeated(source, lambda: self.single.copy(source, target))
 
     def abort_uploads(self, prefix: str, *, before: datetime) -> None:
         """Give up what was begun before a time."""
-        self._repeated(prefix, lambda: self._store.abort_uploads(prefix, before=before))
+        self._repeated(prefix, lambda: self.single.abort_uploads(prefix, before=before))
 
     def _repeated(self, key: str, call: Callable[[], T], find_own: Callable[[], T | None] | None = None) -> T:
         """Make a call until it succeeds or will not; `find_own` finds what an unclear call of this kind has done."""
@@ -100,7 +101,8 @@ class PatientStore:
         while True:
             try:
                 return call()
-            except PASSED_ON:
+            except (*PASSED_ON, CheckpointError):
+                # A guard that objects is not the store.
                 raise
             except Exception as error:  # noqa: BLE001 - the libraries of stores raise what they like; it becomes an OSError
                 is_refused = isinstance(error, FileExistsError | FileNotFoundError | ChangedMeanwhileError)

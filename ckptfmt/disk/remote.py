@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ckptfmt.disk.guarded_store import Guard, GuardedStore
 from ckptfmt.disk.object_store import Condition, Expected, Listing, ObjectStore, Piece
 from ckptfmt.disk.paths import check_name, join
 from ckptfmt.disk.patient_store import PatientStore
@@ -32,9 +33,15 @@ class RemoteDisk:
 
     def __init__(self, open_store: Callable[[str], ObjectStore] | None = None) -> None:
         self._open_store = open_store or _open_store
-        self._stores: dict[tuple[int, str], ObjectStore] = {}
+        self._stores: dict[tuple[int, str], PatientStore] = {}
         self._made: set[str] = set()
         self._lock = threading.Lock()
+
+    def guarded(self, guard: Guard) -> RemoteDisk:
+        """Return a disk of the same stores that asks before it changes an object."""
+        disk = RemoteDisk(lambda protocol: GuardedStore(self._store(protocol).single, guard))
+        disk._made = self._made
+        return disk
 
     def open_directory(self, path: str) -> RemoteDirectory:
         """Open a prefix below which there is an object, or that was made here."""
@@ -73,7 +80,7 @@ class RemoteDisk:
         self.open_directory(path).close()
         return path
 
-    def _store(self, protocol: str) -> ObjectStore:
+    def _store(self, protocol: str) -> PatientStore:
         identity = (os.getpid(), protocol)
         with self._lock:
             if identity not in self._stores:
@@ -141,13 +148,13 @@ class RemoteDirectory:
         """Return the size of an object when its start was read, 0 if it never was."""
         return self._seen.get(name, 0)
 
-    def write_if(self, name: str, data: bytes, expected: Expected) -> None:
-        """Write a small object whole, under a condition.
+    def write_if(self, name: str, data: bytes, expected: Expected) -> str:
+        """Write a small object whole, under a condition, and return its version.
 
         Raises:
             FileExistsError, ChangedMeanwhileError: the condition was not met. After another error nobody knows.
         """
-        self.store.write(self._key_of(name), data, expected)
+        return self.store.write(self._key_of(name), data, expected)
 
     def rename(self, source: str, target: str) -> None:
         """Copy an object, or everything below a prefix, and remove the old one. Not atomic: for a while there are two."""

@@ -100,6 +100,14 @@ class Mirror:
 
     def update_and_close(self) -> None:
         """Try once more what is missing, end the thread, and say what is still missing."""
+        self._end()
+        if self._last_error is not None:
+            status = self.status()
+            steps = f"steps missing: {', '.join(map(str, status.pending)) or 'none'}"
+            journals = f"; not whole: {', '.join(status.pending_journals)}" if status.pending_journals else ""
+            warn(f"{self._target.path}: the mirror is not up to date ({steps}{journals}): {self._last_error}")
+
+    def _end(self) -> None:
         self.start()
         with self._changed:
             self._requested += 1
@@ -109,11 +117,6 @@ class Mirror:
             self._thread.join()
             self._thread = None
         self._journals.close()
-        if self._last_error is not None:
-            status = self.status()
-            steps = f"steps missing: {', '.join(map(str, status.pending)) or 'none'}"
-            journals = f"; not whole: {', '.join(status.pending_journals)}" if status.pending_journals else ""
-            warn(f"{self._target.path}: the mirror is not up to date ({steps}{journals}): {self._last_error}")
 
     def has_content(self) -> bool:
         """Tell whether there is something to fill a run from."""

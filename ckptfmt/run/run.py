@@ -22,7 +22,7 @@ from ckptfmt.checkpoint.saving import check_options, metric_values
 from ckptfmt.checkpoint.snapshot import snapshot
 from ckptfmt.disk.anywhere import AnyDisk
 from ckptfmt.disk.protocol import Disk
-from ckptfmt.disk.urls import is_url, location
+from ckptfmt.disk.urls import location
 from ckptfmt.errors import CheckpointNotFoundError
 from ckptfmt.run import at_exit
 from ckptfmt.run.cached import cached
@@ -32,17 +32,17 @@ from ckptfmt.run.export import export_run
 from ckptfmt.run.fingerprint import Fingerprint
 from ckptfmt.run.history import History
 from ckptfmt.run.identity import Identity
-from ckptfmt.run.mirror import Mirror, MirrorStatus
+from ckptfmt.run.mirror import MirrorStatus
 from ckptfmt.run.origin import Origin
+from ckptfmt.run.places import PathLike, find_places
 from ckptfmt.run.progress import Progress, close_progress, open_progress
 from ckptfmt.run.restoring import Restored, no_such_step, restore_entry, restore_first_sound
 from ckptfmt.run.retention import Policy, parse_duration, rank_by_metric
-from ckptfmt.run.steps import StepDirectory, StepEntry, check_step
+from ckptfmt.run.steps import StepEntry, check_step
 from ckptfmt.run.writer_lock import naming_a_read_only_run
 from ckptfmt.run.writing import RunWriter
 from ckptfmt.state.tree import encode_state
 
-PathLike = str | os.PathLike[str]
 RESUME_MODES = ("auto", "must", "never")
 _ATTEMPTS = 5
 
@@ -51,7 +51,7 @@ class Run:
     """One experiment's directory. Opening it checks that it is the same experiment; the first write takes the writer's lock.
 
     Args:
-        directory: where the run lives; made when it is first written to.
+        directory: where the run lives; made when it is first written to. Or the URL of an object store, whose one writer this becomes.
         fingerprint: what identifies the experiment; compared with the run's own.
         resume: "auto" goes on where there is something, "must" requires it, "never" sets everything aside and starts anew.
         on_mismatch: "error", "warn", "ignore", or "restart", which sets everything aside under a dated name.
@@ -62,11 +62,12 @@ class Run:
         compress_older_than: "7d", "36h" or seconds: checkpoints older than that are compressed in the background, all but the newest.
         resume_from: a checkpoint, or another run's directory, to begin from while this run has no checkpoint of its own. A checkpoint of
             this run is gone back to, once: the same program started again goes on from where it is then.
+        local_directory: for a URL, the directory of this machine with journals and the newest checkpoints; by default in the user's cache.
 
     Raises:
         FingerprintMismatchError: it is another experiment; `.differences` says in what.
         CheckpointNotFoundError: resume="must", and there is nothing.
-        RunLockedError: another process is writing (at the first write).
+        RunLockedError: another process is writing (at the first write; of a store at once).
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Run:
         keep_within: str | float | timedelta | None = None,
         mirror: PathLike | None = None,
         compress_older_than: str | float | timedelta | None = None,
+        local_directory: PathLike | None = None,
         resume_from: PathLike | None = None,
         max_shard_size: str | int = "2GB",
         durable: bool = True,
@@ -93,21 +95,16 @@ class Run:
         if resume not in RESUME_MODES:
             raise ValueError(f"resume={resume!r}: expected one of {', '.join(RESUME_MODES)}")
         self.path = location(directory)
-        if is_url(self.path):
-            raise ValueError(
-                f"{self.path}: a run writes to a directory of this machine, because journals are appended to\n"
-                f"Give a local directory and mirror={self.path!r}: each commit is copied there, and an empty directory is filled from it."
-            )
         self.policy = Policy(keep_last, keep_best, keep_every, parse_duration(keep_within), monitor, mode)
         self._options = check_options(max_shard_size=max_shard_size, durable=durable)
         self._disk = _disk or AnyDisk()
-        self._steps = StepDirectory(self._disk, self.path)
-        self._history = History(self._disk, self.path, durable=durable)
-        self._identity = Identity(self._disk, self.path, fingerprint, on_mismatch=on_mismatch, allow_changes=allow_changes)
-        self._mirror = None if mirror is None else Mirror(self._disk, self._steps, location(mirror), self.policy)
-        self._compressor = make_compressor(self._steps, compress_older_than, self.policy, _disk)
+        places = find_places(self._disk, self.path, self.policy, mirror, local_directory, compress_older_than)
+        self._compressor = make_compressor(places.local, compress_older_than, self.policy, _disk)
+        self._directory, self._steps, self._mirror, self._home = places.local.path, places.steps, places.mirror, places.home
+        self._history = History(self._disk, self._directory, durable=durable)
+        self._identity = Identity(self._disk, self._directory, fingerprint, on_mismatch=on_mismatch, allow_changes=allow_changes)
         self._origin = None if resume_from is None else Origin(self._disk, location(resume_from), self.path)
-        self._writer = RunWriter(self._disk, self._steps, self._identity, self._history, self.policy, self._mirror, self._compressor)
+        self._writer = RunWriter(self._disk, places, self._identity, self._history, self.policy, self._compressor)
         self._handles: list[SaveHandle] = []
         self._studies: dict[str, Any] = {}
         self._progress: dict[str, Progress] = {}
@@ -119,14 +116,17 @@ class Run:
             raise
 
     def _open(self, resume: str) -> None:
-        if resume != "never":
-            self._writer.fill_from_mirror()
+        self._writer.open(is_resumed=resume != "never")
         self._identity.read(next((entry.manifest for entry in self._steps.newest_first() if entry.manifest is not None), None))
         if resume == "must" and not self.can_resume():
             raise CheckpointNotFoundError(f"{self.path}: nothing to resume\nresume='auto' starts where there is nothing.", path=self.path)
         verdict = "ignored" if resume == "never" else self._identity.check()
         if verdict is not None and self._steps.exists():
             self._writer.begin_anew(verdict)
+        if self._home is not None:
+            # What a kill kept from the store is brought now, and not with the next save.
+            self._home.copy.update()
+            at_exit.remember(self)
 
     def __enter__(self) -> Run:
         return self
@@ -241,6 +241,7 @@ class Run:
         Raises:
             CheckpointExistsError: there is a checkpoint of this step.
             RunLockedError, NotEnoughSpaceError, UnsupportedTypeError: nothing was changed.
+            StoreUnavailableError: the run's store does not have it. It is in the local directory, and the next save brings it there.
         """
         self._check_open()
         self._wait_for_saves()
@@ -295,8 +296,8 @@ class Run:
         there; a path given as str is only text.
         Processes that need the same at once compute it once. The result is anything that a state may hold.
         """
-        with naming_a_read_only_run(self.path):
-            return cached(self._disk, self.path, name, compute, inputs)
+        with naming_a_read_only_run(self._directory):
+            return cached(self._disk, self._directory, name, compute, inputs)
 
     def study(self, name: str, *, direction: Any = None, sampler: Any = None, pruner: Any = None, **optuna_options: Any) -> Any:
         """Return the `optuna.Study` of this name, with its sampler as it was after the last finished trial.
@@ -310,7 +311,7 @@ class Run:
         self._check_open()
         self._begin_writing(None)
         options = {"direction": direction, "sampler": sampler, "pruner": pruner, "durable": self._options.durable, **optuna_options}
-        return open_study(self._disk, self.path, name, check_open=self._check_open, opened=self._studies, **options)
+        return open_study(self._disk, self._directory, name, check_open=self._check_open, opened=self._studies, **options)
 
     def progress(self, name: str, *, total: int | None = None, flush_every: int = 1, **options: Any) -> Progress:
         """Open the record of work in small units: which are done, with their results. See `Progress` for the options.
@@ -319,7 +320,7 @@ class Run:
         """
         self._check_open()
         options |= {"total": total, "flush_every": flush_every, "durable": self._options.durable}
-        return open_progress(self._disk, self.path, name, lambda: self._begin_writing(None), self._progress, options)
+        return open_progress(self._disk, self._directory, name, lambda: self._begin_writing(None), self._progress, options)
 
     def export(self, directory: PathLike, *, steps: Sequence[int | str] = ("best",), overwrite: bool = False) -> list[str]:
         """Write history and checkpoints in common formats: JSON, CSV, npy, safetensors; return the paths.
@@ -342,13 +343,13 @@ class Run:
         return None if self._compressor is None else self._compressor.status()
 
     def wait_until_finished(self) -> None:
-        """Wait for saves and copies under way, and raise what went wrong with a save. What the mirror lacks is in its status."""
+        """Wait for saves and copies under way, and raise what went wrong with a save; what a mirror lacks is in its status."""
         self._wait_for_saves("nothing is under way any more")
         if self._mirror is not None:
             self._mirror.wait()
 
     def close(self) -> None:
-        """Finish what is under way and give the lock up. Closing twice is harmless."""
+        """Finish what is under way and give the lock up. Closing twice is harmless. Raises as `wait_until_finished`."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -385,6 +386,8 @@ class Run:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ValueError(f"{self.path}: this run is closed; open it again")
+        if self._home is not None:
+            self._home.check()
 
     def _begin_writing(self, step: int | None) -> None:
         self._writer.begin(step)

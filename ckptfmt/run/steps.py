@@ -129,10 +129,10 @@ class StepDirectory:
         """
         found: list[StepEntry | None] = []
         if only is not None:
-            return [entry for entry in map(self._entry, only) if entry is not None]
+            return [entry for entry in map(self.entry_of, only) if entry is not None]
         for _ in range(_ATTEMPTS):
             numbers = self.numbers()
-            found = [self._entry(step) for step in numbers]
+            found = [self.entry_of(step) for step in numbers]
             if None not in found or not self._has_later(numbers):
                 break
         return [entry for entry in found if entry is not None]
@@ -146,7 +146,7 @@ class StepDirectory:
         for _ in range(_ATTEMPTS):
             numbers = self.numbers() if self.exists() else []
             for step in [step for step in reversed(numbers) if step not in tried]:
-                entry = self._entry(step)
+                entry = self.entry_of(step)
                 if entry is not None:
                     tried.add(step)
                     yield entry
@@ -169,6 +169,17 @@ class StepDirectory:
                 return [known.entry for known in found if known is not None]
             return [self._check_once(known) for known in found if known is not None]
 
+    def remembered(self) -> list[StepEntry]:
+        """Return what this object has seen and not forgotten, without looking."""
+        with self._mutex:
+            return [known.entry for _, known in sorted(self._known.items())]
+
+    def find_known(self, step: int) -> StepEntry | None:
+        """Return one step as `known_entries` does, None where there is no manifest."""
+        with self._mutex:
+            known = self._known.get(step) or self._look(step)
+        return None if known is None else known.entry
+
     def _check_once(self, known: _Known) -> StepEntry:
         if known.checked is None:
             error = self.find_damage(known.entry)
@@ -187,7 +198,8 @@ class StepDirectory:
             for step in steps or tuple(self._known):
                 self._known.pop(step, None)
 
-    def _entry(self, step: int) -> StepEntry | None:
+    def entry_of(self, step: int) -> StepEntry | None:
+        """Return a step as it is now, None where there is no manifest."""
         with self._mutex:
             known = self._look(step)
         return None if known is None else known.entry
@@ -215,7 +227,7 @@ class StepDirectory:
 
     def is_committed(self, step: int) -> bool:
         """Tell whether there is a sound manifest of a step."""
-        entry = self._entry(step)
+        entry = self.entry_of(step)
         return entry is not None and entry.manifest is not None
 
     def committed(self) -> list[StepEntry]:

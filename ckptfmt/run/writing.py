@@ -16,17 +16,17 @@ from ckptfmt.checkpoint.info import CheckpointInfo
 from ckptfmt.checkpoint.publishing import SaveOptions
 from ckptfmt.checkpoint.writer import write_checkpoint
 from ckptfmt.disk.paths import make_directories
-from ckptfmt.disk.protocol import Disk
+from ckptfmt.disk.protocol import Disk, LockState
 from ckptfmt.errors import CheckpointError, CheckpointNotFoundError, FormatError, IncompleteError, NotEnoughSpaceError, RunLockedError
 from ckptfmt.run.cleaning import CleanupReport, clean_up
 from ckptfmt.run.compressor import Compressor
 from ckptfmt.run.history import History
 from ckptfmt.run.identity import Identity
-from ckptfmt.run.mirror import Mirror
 from ckptfmt.run.mirror_fill import end_filling, is_being_filled, is_to_be_filled
 from ckptfmt.run.notices import warn
+from ckptfmt.run.places import Places
 from ckptfmt.run.retention import Policy
-from ckptfmt.run.steps import StepDirectory, step_name
+from ckptfmt.run.steps import step_name
 from ckptfmt.run.writer_lock import WriterLock, naming_a_read_only_run
 from ckptfmt.state.tree import EncodedState
 
@@ -37,20 +37,19 @@ class RunWriter:
     def __init__(
         self,
         disk: Disk,
-        steps: StepDirectory,
+        places: Places,
         identity: Identity,
         history: History,
         policy: Policy,
-        mirror: Mirror | None,
         compressor: Compressor | None = None,
     ) -> None:
         self._disk = disk
-        self._steps = steps
+        self._steps, self._mirror, self._home = places.local, places.mirror, places.home
         self._identity = identity
         self._history = history
         self._policy = policy
-        self._mirror = mirror
         self._compressor = compressor
+        self._is_open = self._home is None
         # Held for moments, so that a log does not wait for a save in the background; commits have their own.
         self._mutex = threading.RLock()
         self._commits = threading.RLock()
@@ -66,7 +65,16 @@ class RunWriter:
                 make_directories(self._disk, self._steps.path)
                 self._lock = WriterLock(self._disk, self._steps.path)
 
-    def fill_from_mirror(self) -> None:
+    def open(self, *, is_resumed: bool) -> None:
+        """Bring what is elsewhere of the run: from the store in which it lives, whose writer this becomes, or from its mirror."""
+        if self._home is not None:
+            self.take_lock()
+            self._home.open(is_alone=self._lock is not None and self._lock.state is LockState.HELD, is_resumed=is_resumed)
+            self._is_open = True
+        elif is_resumed:
+            self._fill_from_mirror()
+
+    def _fill_from_mirror(self) -> None:
         """Bring what is in the mirror into an empty run."""
         path = self._steps.path
         if self._mirror is None:
@@ -80,6 +88,8 @@ class RunWriter:
     def begin_anew(self, reason: str) -> None:
         """Set everything that is there aside under a dated name."""
         self.take_lock()
+        if self._home is not None:
+            self._home.begin_anew(reason)
         aside = self._steps.set_everything_aside(reason=reason, now=datetime.now(UTC))
         end_filling(self._disk, self._steps.path)
         self._identity.forget()
@@ -111,10 +121,13 @@ class RunWriter:
                 last, asked_for = self._branch
                 # Metrics of an earlier step, as of a test after training, are no new branch.
                 if step > last:
-                    self._branch = None
                     self._leave_later_steps(last, asked_for)
+                    self._branch = None
 
     def _leave_later_steps(self, last: int, asked_for: str | None) -> None:
+        if self._home is not None:
+            # Before anything here says that they are left: what is in the store counts when the run is opened again.
+            self._home.copy.leave_later_steps(last)
         aside = self._steps.set_later_steps_aside(last, reason=f"after-{step_name(last)}", now=datetime.now(UTC))
         self._history.branch(last, asked_for=asked_for)
         if aside:
@@ -133,11 +146,15 @@ class RunWriter:
     def commit_by(self, step: int, write: Callable[[str, SaveOptions], CheckpointInfo], options: SaveOptions) -> CheckpointInfo:
         """Have `write(path, options)` commit a checkpoint, and do what follows from that."""
         with self._commits:
+            if self._home is not None:
+                self._home.check_free(step)
             info = self._write(self._steps.path_of(step), write, options)
             self._steps.forget(step)
             self._base = info.path
             with _warning_after_commit(info.path, "its metrics are in the checkpoint only"):
                 self._history.record(step, options.metrics, flush=True)
+            if self._home is not None:
+                return self._home.bring(info, step)
             if not self._policy.is_empty:
                 with _warning_after_commit(info.path, "older checkpoints were not removed"):
                     clean_up(self._steps, self._policy, dry_run=False, just_saved=step)
@@ -150,6 +167,8 @@ class RunWriter:
         with self._commits:
             if not dry_run and self._steps.exists():
                 self.begin()
+            if self._home is not None:
+                return self._home.clean_up(policy, dry_run=dry_run)
             return clean_up(self._steps, policy, dry_run=dry_run)
 
     def close(self) -> None:
@@ -163,11 +182,15 @@ class RunWriter:
                 if self._mirror is not None and self._may_mirror():
                     self._mirror.update_and_close()
             finally:
+                if self._home is not None:
+                    self._home.release()
                 if self._lock is not None:
                     self._lock.release()
 
     def _may_mirror(self) -> bool:
         """Tell whether the mirror is this process's to write. What an earlier one left to copy is copied in any case."""
+        if not self._is_open:
+            return False
         if self._lock is None and self._steps.exists():
             with suppress(RunLockedError, OSError):
                 self.take_lock()

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import traceback
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +13,10 @@ import pytest
 
 import ckptfmt
 from ckptfmt.checkpoint import store_staging
-from ckptfmt.disk import patient_store, remote, remote_files
+from ckptfmt.disk import remote, remote_files
 from ckptfmt.disk.object_store import ObjectStore
-from ckptfmt.disk.patient_store import Patience
 from tests.adapters.programs.store_program import state
+from tests.adapters.store_kit import direct_store, names, program
 from tests.adapters.store_server import (
     BUCKET,
     RESET_AFTER,
@@ -31,52 +27,11 @@ from tests.adapters.store_server import (
     Request,
     StoreServer,
     each,
-    running_store,
 )
 from tests.contract.object_store_contract import ObjectStoreContract
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = Path(__file__).parent / "programs" / "store_program.py"
 PARTS = ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
 URL = f"s3://{BUCKET}/run/step"
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[StoreServer]:
-    """One server for all tests of this file."""
-    with running_store() as server:
-        yield server
-
-
-@pytest.fixture
-def server(started: StoreServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreServer]:
-    """The server, empty and well, and this process set up for it; pauses are short."""
-    for name, value in started.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(patient_store, "PATIENCE", Patience(attempts=5, first_seconds=0.01, longest_seconds=0.05))
-    yield started
-    started.breaking = lambda _: None
-    store = direct_store()
-    for entry in store.list(BUCKET, is_deep=True).entries:
-        store.remove(f"{BUCKET}/{entry.name}")
-    store.abort_uploads(BUCKET, before=datetime.now(UTC) + timedelta(days=1))
-    started.requests.clear()
-
-
-@cache
-def direct_store() -> ObjectStore:
-    """Return a way to the server beside the one that is tested."""
-    return remote._open_store("s3")
-
-
-def names() -> set[str]:
-    """Return the keys of all objects."""
-    return {entry.name for entry in direct_store().list(BUCKET, is_deep=True).entries}
-
-
-def program(server: StoreServer, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | server.environment() | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, str(PROGRAM), *arguments], env=environment, stdout=subprocess.PIPE, text=True)
 
 
 class TestS3Store(ObjectStoreContract):

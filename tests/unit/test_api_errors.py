@@ -29,6 +29,7 @@ MADE = [
     errors.RunLockedError("m", path="p", host="h", pid=3, since_utc="2026"),
     errors.NotEnoughSpaceError("m", path="p", needed_bytes=5, free_bytes=3),
     errors.DurabilityUnknownError("m", path="p"),
+    errors.StoreUnavailableError("m", path="s3://b/p", local_path="p"),
 ]
 
 
@@ -58,6 +59,7 @@ def test_every_class_is_public_and_tried_here():
         (errors.NameNotFoundError, KeyError),
         (errors.NotEnoughSpaceError, OSError),
         (errors.DurabilityUnknownError, OSError),
+        (errors.StoreUnavailableError, OSError),
     ],
 )
 def test_errors_are_also_what_python_programs_expect(cls, bases):

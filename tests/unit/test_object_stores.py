@@ -147,9 +147,25 @@ def test_a_file_url_is_a_path_of_this_machine(tmp_path: Path) -> None:
     np.testing.assert_equal(ckptfmt.load(tmp_path / "step"), state(1))
 
 
-def test_a_run_under_a_url_is_refused_and_the_mirror_is_named() -> None:
-    with pytest.raises(ValueError, match=r"mirror='memory://bucket/run'"):
-        ckptfmt.Run("memory://bucket/run")
+def test_a_run_under_a_url_is_inspected_while_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = "memory://bucket/run"
+    with ckptfmt.Run(url, local_directory=tmp_path / "here") as run:
+        for step in (1, 2, 3):
+            run.save(step, state(step), metrics={"loss": 1 / step})
+        run.study("lr", direction="minimize").optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+        assert run.cached("features", lambda: 5, inputs=1) == run.cached("features", lambda: 6, inputs=1) == 5
+        run.wait_until_finished()
+        shown = {}
+        for command in ("inspect", "history", "verify"):
+            assert main([command, url]) == 0
+            shown[command] = capsys.readouterr().out
+        assert main(["best", url, "--metric", "loss", "--mode", "min"]) == 0
+        shown["best"] = capsys.readouterr().out
+    assert "0.333" in shown["inspect"]
+    assert "0.333" in shown["history"]
+    assert "3" in shown["best"]
+    with ckptfmt.Run(url, local_directory=tmp_path / "fresh") as run:
+        assert len(run.study("lr", direction="minimize").trials) == 2
 
 
 def test_where_only_a_directory_will_do_a_url_is_refused(tmp_path: Path) -> None:
