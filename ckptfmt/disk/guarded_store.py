@@ -5,13 +5,21 @@ What cannot be seen by anybody, such as parts of an upload, needs no permission.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Protocol
 
 from ckptfmt.disk.object_store import Expected, Listing, ObjectStatus, ObjectStore, Piece, Upload
 
-Guard = Callable[[str], None]
-"""Raises if the object with this key may not be changed now."""
+
+class Guard(Protocol):
+    """Raises whatever says why an object may not be changed now."""
+
+    def before_change(self, key: str) -> None:
+        """Object if the object with this key may not be written."""
+
+    def before_removal(self, key: str) -> None:
+        """Object if it may not be removed."""
 
 
 class GuardedStore:
@@ -31,7 +39,7 @@ class GuardedStore:
 
     def write(self, key: str, data: bytes | bytearray, expected: Expected) -> str:
         """Write an object whole, if it is allowed."""
-        self._guard(key)
+        self._guard.before_change(key)
         return self._store.write(key, data, expected)
 
     def begin_upload(self, key: str) -> Upload | None:
@@ -49,12 +57,12 @@ class GuardedStore:
 
     def remove(self, key: str) -> None:
         """Remove an object, if it is allowed."""
-        self._guard(key)
+        self._guard.before_removal(key)
         self._store.remove(key)
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object within the store, if it is allowed."""
-        self._guard(target)
+        self._guard.before_change(target)
         self._store.copy(source, target)
 
     def abort_uploads(self, prefix: str, *, before: datetime) -> None:
@@ -76,7 +84,7 @@ class _GuardedUpload:
 
     def complete(self, tokens: Sequence[str], expected: Expected) -> None:
         """Make the object appear, if it is allowed."""
-        self._guard(self._key)
+        self._guard.before_change(self._key)
         self._upload.complete(tokens, expected)
 
     def abort(self) -> None:

@@ -2,8 +2,8 @@
 
 `.lease.json` is only ever changed by conditional writes. Its age is told by the store's own clock, so clocks that differ between machines
 mean nothing. The owner counts from before its last renewal, and stops writing long before anybody may take over; whoever was asleep asks
-first. A manifest is written or removed only after a look at the lease. What remains is a process that is stopped for minutes between that
-look and its one request: of a manifest the condition of the write finds that out. Spec 5.2.
+first. A manifest is written, and anything removed, only after a look at the lease. What remains is a process that is stopped for minutes
+between that look and its one request: of a manifest the condition of the write finds that out. Spec 5.2.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Lease:
         """Whether it was acquired, and nothing speaks against it so far."""
         return self._version is not None and self._lost is None
 
-    def acquire(self, directory_id: str, *, is_alone: bool) -> bool:
-        """Become the writer, or wait until it shows whether another one is alive; tell whether the last owner was of the same directory.
+    def acquire(self, directory_id: str, *, is_alone: bool) -> str | None:
+        """Become the writer, or wait until it shows whether another one is alive. Return the last owner's directory, None without one.
 
         `directory_id` names the local directory. With `is_alone` its lock is held, so an owner from this directory has ended.
 
@@ -100,7 +100,7 @@ class Lease:
                 break
         self._thread = threading.Thread(target=self._renew_until_ended, name="ckptfmt-lease", daemon=True)
         self._thread.start()
-        return found is not None and self._is_own(found)
+        return None if found is None else str(found.note.get("directory", ""))
 
     def _is_own(self, found: _Found) -> bool:
         return found.note.get("directory") == self._directory_id and found.note.get("host") == socket.gethostname()
@@ -130,16 +130,29 @@ class Lease:
         if os.getpid() != self._pid:
             raise RunLockedError(f"{self._url}: this process was forked from the one that writes to this run\nOpen it where it is used.")
 
-    def guard(self, key: str) -> None:
-        """Raise if an object of the run may not be changed now; before a manifest is, look at the lease.
+    def ask(self) -> None:
+        """Raise a RunLockedError if the store says that another process has taken over; nothing if it does not answer."""
+        self.check()
+        with suppress(OSError):
+            self._confirm()
+
+    def before_change(self, key: str) -> None:
+        """Raise if an object of the run may not be written now; before a manifest is, look at the lease.
 
         Raises:
             RunLockedError: another process has taken over.
             StoreUnavailableError: it cannot be told.
         """
+        self._check_for_change(is_asked=key.rpartition("/")[2] == MANIFEST_NAME)
+
+    def before_removal(self, key: str) -> None:
+        """Raise as `before_change`, after a look at the lease."""
+        self._check_for_change(is_asked=True)
+
+    def _check_for_change(self, *, is_asked: bool) -> None:
         self.check()
         try:
-            if key.rpartition("/")[2] == MANIFEST_NAME:
+            if is_asked:
                 self._confirm()
             if _seconds() >= self._safe_until:
                 self.renew()

@@ -1,8 +1,9 @@
 """A second copy of a run, on a drive that may be slow, late or away: written behind the training, verified, never trusted blindly.
 
 One thread copies what the mirror lacks: after each commit, every half minute what the journals of history, studies and progress have
-gained, and when the run is closed. Of a checkpoint first the data files, which are read back and verified against the manifest, then the
-manifest; of a journal whole records. It needs no hard links, no locks and no replacing rename there. A failure is kept in the status and
+gained, and when the run is closed. Journals come before checkpoints, so that who goes on from a checkpoint there has what was recorded
+before it. Of a checkpoint first the data files, which are read back and verified against the manifest, then the manifest; of a journal
+whole records. It needs no hard links, no locks and no replacing rename there. A failure is kept in the status and
 tried again, with growing pauses in between; it never stops the training.
 
 The mirror follows the run: what the run's rules do not keep goes, but never the two newest verified ones; what a new branch or a
@@ -161,10 +162,11 @@ class Mirror:
             make_directories(self._disk, self._target.path)
             self._leave_what_the_run_left(wanted)
             copy_run_file(self._disk, self._source.path, self._target.path)
-            first_error = self._copy_steps(wanted)
+        # These are read after the steps were listed, so nothing that came before one of those is missing.
         failed = self._journals.update()
         self._pending_journals = tuple(failed)
         if wanted != self._done:
+            first_error = self._copy_steps(wanted)
             # Whatever went wrong: what goes makes room, and the two newest stay.
             self._seen |= wanted.keys()
             self._remove_outdated()

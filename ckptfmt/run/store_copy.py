@@ -63,7 +63,7 @@ class StoreCopy(Mirror):
     def _what_is_missing(self, missing: str) -> StoreUnavailableError | RunLockedError:
         local = self._source.path
         try:
-            self._lease.check()
+            self._lease.ask()
         except RunLockedError as lost:
             lost.add_note(f"Not in the store, and kept in {local}: {missing}")
             return lost

@@ -42,7 +42,7 @@ class StoreHome:
         self._disk = disk
         self._local = local
         self._lease = Lease(disk, url)
-        self._guarded = disk.guarded(self._lease.guard)
+        self._guarded = disk.guarded(self._lease)
         self.copy = StoreCopy(self._guarded, local, url, policy, self._lease)
         self.steps = JoinedSteps(local, self.copy.steps)
 
@@ -53,12 +53,22 @@ class StoreHome:
             RunLockedError: another process is writing.
             ValueError: the local directory belongs to another store.
         """
-        directory_id = self._establish_note()
-        is_own = self._lease.acquire(directory_id, is_alone=is_alone)
+        with closing(self._disk.open_directory(self._local.path)) as directory:
+            known_id = self._find_id(directory)
+            directory_id = known_id or secrets.token_hex(16)
+            last_owner = self._lease.acquire(directory_id, is_alone=is_alone)
+            if known_id is None:
+                # After the lease: who finds the note may take it that the store had one.
+                replace_file(directory, NOTE_NAME, canonical_json.encode({"directory": directory_id, "url": self.url}))
         if not is_resumed:
             return
+        if known_id is not None and last_owner is None and not self.copy.has_content():
+            # A run that was opened leaves a lease, whatever became of its saves. So somebody has emptied the store, and means it.
+            aside = self._local.set_everything_aside(reason="not-in-store", now=datetime.now(UTC))
+            if aside:
+                warn(f"{self.url}: is empty now; what {self._local.path} had of it is kept there as {aside[0]}{', ...' * (len(aside) > 1)}")
         was_empty = is_to_be_filled(self._disk, self._local.path)
-        told = settle(self._disk, self._local, self.copy.steps, is_own=is_own)
+        told = settle(self._disk, self._local, self.copy.steps, is_own=last_owner == directory_id)
         if told and not was_empty:
             warn(f"{self.url}: {self._local.path} was not what is in the store: {told}")
 
@@ -108,19 +118,15 @@ class StoreHome:
                 delete_checkpoint(self._disk, self._local.path_of(step))
             self._local.forget(step)
 
-    def _establish_note(self) -> str:
-        """Return what names the local directory, written when it is first used."""
-        with closing(self._disk.open_directory(self._local.path)) as directory:
-            note = _find_note(directory)
-            if note.get("url", self.url) != self.url:
-                raise ValueError(
-                    f"local_directory={self._local.path!r}: belongs to {note['url']}, and this run is {self.url}\n"
-                    "Give another directory, or none: each URL has one of its own."
-                )
-            if "directory" not in note:
-                note = {"directory": secrets.token_hex(16), "url": self.url}
-                replace_file(directory, NOTE_NAME, canonical_json.encode(note))
-            return note["directory"]
+    def _find_id(self, directory: Directory) -> str | None:
+        """Return what names the local directory, None if it was never used for a store."""
+        note = _find_note(directory)
+        if note.get("url", self.url) != self.url:
+            raise ValueError(
+                f"local_directory={self._local.path!r}: belongs to {note['url']}, and this run is {self.url}\n"
+                "Give another directory, or none: each URL has one of its own."
+            )
+        return note.get("directory")
 
 
 def _find_note(directory: Directory) -> dict[str, str]:

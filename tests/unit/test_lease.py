@@ -196,7 +196,7 @@ def test_an_owner_that_was_asleep_asks_before_it_writes(store: FakeStore, tmp_pa
     own._safe_until = 0.0
     before = dict(store.objects)
     with pytest.raises(ckptfmt.RunLockedError):
-        own.guard("bucket/exp/history/any")
+        own.before_change("bucket/exp/history/any")
     assert changed(before, store) == set()
     run.close()
     assert note_in(store)["directory"] == "elsewhere"

@@ -273,3 +273,15 @@ def test_by_default_the_directory_is_in_the_cache_and_one_for_each_url(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     ckptfmt.Run(URL, _disk=AnyDisk(store.disk())).close()
     assert list((tmp_path / "xdg" / "ckptfmt" / "runs").glob("exp-*"))
+
+
+def test_a_store_that_somebody_emptied_is_a_new_run(store: FakeStore, tmp_path: Path) -> None:
+    with opened(store, tmp_path / "a") as run:
+        run.save(1, state_of(1))
+    store.objects.clear()
+    with pytest.warns(RuntimeWarning, match="is empty now; what .* had of it is kept there as aside-"):
+        run = opened(store, tmp_path / "a")
+    with run:
+        assert (run.restore(), run.all_steps(), run.history()) == (None, [], [])
+        run.save(1, state_of(1))
+    assert steps_in(store) == [1]
