@@ -5,21 +5,13 @@ What cannot be seen by anybody, such as parts of an upload, needs no permission.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Protocol
 
 from ckptfmt.disk.object_store import Expected, Listing, ObjectStatus, ObjectStore, Piece, Upload
 
-
-class Guard(Protocol):
-    """Raises whatever says why an object may not be changed now."""
-
-    def before_change(self, key: str) -> None:
-        """Object if the object with this key may not be written."""
-
-    def before_removal(self, key: str) -> None:
-        """Object if it may not be removed."""
+Guard = Callable[[], None]
+"""Raises whatever says why nothing may be changed now."""
 
 
 class GuardedStore:
@@ -39,13 +31,13 @@ class GuardedStore:
 
     def write(self, key: str, data: bytes | bytearray, expected: Expected) -> str:
         """Write an object whole, if it is allowed."""
-        self._guard.before_change(key)
+        self._guard()
         return self._store.write(key, data, expected)
 
     def begin_upload(self, key: str) -> Upload | None:
         """Begin to write an object in parts."""
         upload = self._store.begin_upload(key)
-        return None if upload is None else _GuardedUpload(upload, key, self._guard)
+        return None if upload is None else _GuardedUpload(upload, self._guard)
 
     def list(self, prefix: str, *, is_deep: bool = False) -> Listing:
         """List what lies below a prefix."""
@@ -57,12 +49,12 @@ class GuardedStore:
 
     def remove(self, key: str) -> None:
         """Remove an object, if it is allowed."""
-        self._guard.before_removal(key)
+        self._guard()
         self._store.remove(key)
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object within the store, if it is allowed."""
-        self._guard.before_change(target)
+        self._guard()
         self._store.copy(source, target)
 
     def abort_uploads(self, prefix: str, *, before: datetime) -> None:
@@ -73,9 +65,8 @@ class GuardedStore:
 class _GuardedUpload:
     """An upload whose end is asked about."""
 
-    def __init__(self, upload: Upload, key: str, guard: Guard) -> None:
+    def __init__(self, upload: Upload, guard: Guard) -> None:
         self._upload = upload
-        self._key = key
         self._guard = guard
 
     def write_part(self, number: int, data: bytes | bytearray) -> str:
@@ -84,7 +75,7 @@ class _GuardedUpload:
 
     def complete(self, tokens: Sequence[str], expected: Expected) -> None:
         """Make the object appear, if it is allowed."""
-        self._guard.before_change(self._key)
+        self._guard()
         self._upload.complete(tokens, expected)
 
     def abort(self) -> None:

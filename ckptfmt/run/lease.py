@@ -1,9 +1,8 @@
 """One writer for each run in a store: an object that says who writes, renewed while it does, and taken over when that has ended.
 
 `.lease.json` is only ever changed by conditional writes. Its age is told by the store's own clock, so clocks that differ between machines
-mean nothing. The owner counts from before its last renewal, and stops writing long before anybody may take over; whoever was asleep asks
-first. A manifest is written, and anything removed, only after a look at the lease. What remains is a process that is stopped for minutes
-between that look and its one request: of a manifest the condition of the write finds that out. Spec 5.2.
+mean nothing. The owner counts from before its last renewal, and long before anybody may take over it renews before it writes. Every change comes after a look at the lease. What remains is a process that is stopped for minutes between that look and its one
+request: of a manifest the condition of the write finds that out. Spec 5.2.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointError, RunLockedError, StoreUnavailableError
 from ckptfmt.format import canonical_json
-from ckptfmt.format.layout import MANIFEST_NAME
 from ckptfmt.run.notices import warn
 
 LEASE_NAME = ".lease.json"
@@ -136,24 +134,16 @@ class Lease:
         with suppress(OSError):
             self._confirm()
 
-    def before_change(self, key: str) -> None:
-        """Raise if an object of the run may not be written now; before a manifest is, look at the lease.
+    def before_change(self) -> None:
+        """Look at the lease, and raise if nothing of the run may be changed now.
 
         Raises:
             RunLockedError: another process has taken over.
             StoreUnavailableError: it cannot be told.
         """
-        self._check_for_change(is_asked=key.rpartition("/")[2] == MANIFEST_NAME)
-
-    def before_removal(self, key: str) -> None:
-        """Raise as `before_change`, after a look at the lease."""
-        self._check_for_change(is_asked=True)
-
-    def _check_for_change(self, *, is_asked: bool) -> None:
         self.check()
         try:
-            if is_asked:
-                self._confirm()
+            self._confirm()
             if _seconds() >= self._safe_until:
                 self.renew()
         except CheckpointError:

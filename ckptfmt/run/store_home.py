@@ -42,7 +42,7 @@ class StoreHome:
         self._disk = disk
         self._local = local
         self._lease = Lease(disk, url)
-        self._guarded = disk.guarded(self._lease)
+        self._guarded = disk.guarded(self._lease.before_change)
         self.copy = StoreCopy(self._guarded, local, url, policy, self._lease)
         self.steps = JoinedSteps(local, self.copy.steps)
 

@@ -138,8 +138,7 @@ def test_whoever_lost_the_lease_fails_and_changes_nothing(store: FakeStore, tmp_
     with pytest.raises(ckptfmt.RunLockedError) as caught:
         run.close()
     assert "Not in the store, and kept in" in caught.value.__notes__[-1]
-    # It may have sent data of a checkpoint, which no manifest names: the next copy of that step removes them.
-    assert all("step-00000002/" in key and "manifest" not in key for key in changed(before, store))
+    assert changed(before, store) == set()
     store.wait(1)
     with pytest.warns(RuntimeWarning, match="has ended"):
         other = opened(store, tmp_path / "b", keep_last=1)
@@ -196,7 +195,7 @@ def test_an_owner_that_was_asleep_asks_before_it_writes(store: FakeStore, tmp_pa
     own._safe_until = 0.0
     before = dict(store.objects)
     with pytest.raises(ckptfmt.RunLockedError):
-        own.before_change("bucket/exp/history/any")
+        own.before_change()
     assert changed(before, store) == set()
     run.close()
     assert note_in(store)["directory"] == "elsewhere"
