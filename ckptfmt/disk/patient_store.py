@@ -1,7 +1,7 @@
 """A store that is asked again: what fails for the moment is repeated, with pauses that double, until patience ends.
 
-A call whose answer was lost may have taken effect. So a conditional write that is refused after such a call is looked at: if what lies
-there is what was written, it was this write.
+A call whose answer was lost may have taken effect, also one that a library below has repeated. So a conditional write that is refused is
+looked at: if what lies there is what was written, it was this write.
 """
 
 from __future__ import annotations
@@ -59,16 +59,26 @@ class PatientStore:
         return self._repeated(key, read)
 
     def write(self, key: str, data: bytes | bytearray, expected: Expected) -> str:
-        """Write an object whole, under a condition."""
+        """Write an object whole, under a condition. What is refused because the same bytes are there has taken effect."""
 
-        def find_own() -> str | None:
+        def write() -> str:
             try:
-                piece = self.read(key, 0, len(data) + 1)
-            except FileNotFoundError:
-                return None
-            return piece.status.version if piece.status is not None and piece.data == data else None
+                return self.single.write(key, data, expected)
+            except (FileExistsError, ChangedMeanwhileError):
+                # Also of a first try: aiohttp sends a PUT again by itself when a connection that it kept is reset.
+                version = self._find_version_of(key, data)
+                if version is None:
+                    raise
+                return version
 
-        return self._repeated(key, lambda: self.single.write(key, data, expected), find_own)
+        return self._repeated(key, write)
+
+    def _find_version_of(self, key: str, data: bytes | bytearray) -> str | None:
+        try:
+            piece = self.read(key, 0, len(data) + 1)
+        except FileNotFoundError:
+            return None
+        return piece.status.version if piece.status is not None and piece.data == data else None
 
     def begin_upload(self, key: str) -> Upload | None:
         """Begin to write an object in parts."""

@@ -182,7 +182,7 @@ def test_of_two_new_saves_the_second_to_commit_fails_and_removes_what_it_wrote()
     save(store, 1, overwrite=False)
     before = {key for key in store.objects if key not in slow[1]}
     with pytest.raises(ckptfmt.CheckpointExistsError, match="another save was committed here meanwhile"), slow[0] as staging:
-        staging.publish(_manifest_bytes(store), digest="")
+        staging.publish(_other_manifest_bytes(), digest="")
     assert set(store.objects) == before
     assert load(store) == 1
 
@@ -193,7 +193,7 @@ def test_of_two_overwrites_the_second_to_commit_fails_and_removes_what_it_wrote(
     slow = _begun(store, overwrite=True)
     save(store, 2)
     with pytest.raises(ckptfmt.RunLockedError, match="another save was committed here"), slow[0] as staging:
-        staging.publish(_manifest_bytes(store), digest="")
+        staging.publish(_other_manifest_bytes(), digest="")
     assert not unnamed(store)
     assert load(store) == 2
 
@@ -282,5 +282,25 @@ def _begun(store: FakeStore, *, overwrite: bool) -> tuple[StoreStaging, set[str]
     return staging, set(store.objects) - before
 
 
+def _other_manifest_bytes() -> bytes:
+    other = FakeStore()
+    save(other, 3)
+    return _manifest_bytes(other)
+
+
 def _manifest_bytes(store: FakeStore) -> bytes:
     return store.objects[f"{KEY}manifest.json"].data
+
+
+def test_a_request_that_was_sent_twice_below_is_not_taken_for_the_save_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FakeStore()
+    write = FakeStore.write
+
+    def twice(self: FakeStore, key: str, data: bytes, expected: Any) -> str:
+        write(self, key, data, expected)
+        return write(self, key, data, expected)
+
+    monkeypatch.setattr(FakeStore, "write", twice)
+    for number in (1, 2):
+        save(store, number)
+        assert load(store) == number
