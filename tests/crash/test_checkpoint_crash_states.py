@@ -49,7 +49,13 @@ def test_the_states_of_all_workloads_are_more_than_twenty_thousand() -> None:
     assert sum(LEAST_STATES.values()) > 20_000
 
 
-@pytest.mark.parametrize("name", LEAST_STATES)
+# Their states take a minute; some of them are tried each time, and all of them with the slow tests.
+ENCODING = [name for name in LEAST_STATES if "compress" in name]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ENCODING else [], id=name) for name in LEAST_STATES]
+)
 def test_every_crash_leaves_the_old_or_the_new_and_a_directory_that_can_be_saved_into(name: str) -> None:
     check = CrashCheck(PRODUCT, workloads(TENSOR_COUNT)[name])
     count = 0
@@ -59,6 +65,14 @@ def test_every_crash_leaves_the_old_or_the_new_and_a_directory_that_can_be_saved
     assert count >= LEAST_STATES[name]
     for state in check.states(weak=False):
         check.check(state)
+
+
+@pytest.mark.parametrize("name", ENCODING)
+def test_no_crash_in_a_sample_while_encoding_leaves_less(name: str) -> None:
+    check = CrashCheck(PRODUCT, workloads(TENSOR_COUNT)[name])
+    for is_weak in (True, False):
+        for state in check.states(weak=is_weak, limit=600):
+            check.check(state)
 
 
 @pytest.mark.parametrize("name", unsynced_bases(TENSOR_COUNT))
