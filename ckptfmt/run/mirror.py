@@ -1,8 +1,8 @@
 """A second copy of a run, on a drive that may be slow, late or away: written behind the training, verified, never trusted blindly.
 
 One thread copies what the mirror lacks: after each commit, every half minute what the journals of history, studies and progress have
-gained, and when the run is closed. Journals come before checkpoints, so that who goes on from a checkpoint there has what was recorded
-before it. Of a checkpoint first the data files, which are read back and verified against the manifest, then the manifest; of a journal
+gained, and when the run is closed. Studies and progress come before checkpoints, so that who goes on from a checkpoint there has the work
+of before it. Of a checkpoint first the data files, which are read back and verified against the manifest, then the manifest; of a journal
 whole records. It needs no hard links, no locks and no replacing rename there. A failure is kept in the status and
 tried again, with growing pauses in between; it never stops the training.
 
@@ -19,9 +19,10 @@ from datetime import UTC, datetime
 from ckptfmt.disk.paths import is_within, make_directories
 from ckptfmt.disk.protocol import Disk
 from ckptfmt.errors import CheckpointError, CorruptError
+from ckptfmt.run.history import HISTORY_NAME
 from ckptfmt.run.mirror_copy import MIN_GENERATIONS, copy_checkpoint, copy_run_file, delete_copy, find_identity, is_copied, is_same_state
 from ckptfmt.run.mirror_fill import Brought, fill
-from ckptfmt.run.mirror_journals import MirrorJournals, find_journals
+from ckptfmt.run.mirror_journals import PROGRESS_NAME, STUDIES_NAME, MirrorJournals, find_journals
 from ckptfmt.run.notices import warn
 from ckptfmt.run.retention import Policy, plan_retention
 from ckptfmt.run.steps import StepDirectory, StepEntry, step_name
@@ -162,11 +163,14 @@ class Mirror:
             make_directories(self._disk, self._target.path)
             self._leave_what_the_run_left(wanted)
             copy_run_file(self._disk, self._source.path, self._target.path)
-        # These are read after the steps were listed, so nothing that came before one of those is missing.
-        failed = self._journals.update()
-        self._pending_journals = tuple(failed)
+        # Read after the steps were listed, so no work that was done before one of those is missing. A history says what was saved, so it
+        # comes after that.
+        failed = self._journals.update((PROGRESS_NAME, STUDIES_NAME))
         if wanted != self._done:
             first_error = self._copy_steps(wanted)
+        failed |= self._journals.update((HISTORY_NAME,))
+        self._pending_journals = tuple(failed)
+        if wanted != self._done:
             # Whatever went wrong: what goes makes room, and the two newest stay.
             self._seen |= wanted.keys()
             self._remove_outdated()

@@ -6,7 +6,7 @@ not copied: they are worth nothing after their process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 
 from ckptfmt.disk.paths import join
@@ -81,11 +81,12 @@ class MirrorJournals:
         """Tell whether the run has anything to copy."""
         return bool(find_journals(self._disk, self._source))
 
-    def update(self) -> dict[str, Exception]:
-        """Bring every copy up to date; return by name what went wrong, which keeps the others from nothing."""
+    def update(self, tops: Collection[str] = tuple(_DEPTHS)) -> dict[str, Exception]:
+        """Bring every copy below these names up to date; return by name what went wrong, which keeps the others from nothing."""
         failed: dict[str, Exception] = {}
-        found = find_journals(self._disk, self._source)
-        for gone in self._copies.keys() - set(found):
+        everything = find_journals(self._disk, self._source)
+        found = [names for names in everything if names[0] in tops]
+        for gone in self._copies.keys() - set(everything):
             self._copies.pop(gone).close()
         for names in found:
             if names not in self._copies:
