@@ -48,7 +48,7 @@ def load_into(path: PathLike, objects: Mapping[str, Stateful], *, strict: bool =
 
 
 def _read(path: str, read: Callable[[OpenCheckpoint], T], *, verify: bool = True, device: Any = "cpu") -> T:
-    """Read from a checkpoint; again if it is replaced in a store meanwhile, where nothing that is open stays readable. Spec 5.1."""
+    """Read from a checkpoint; again if it is replaced in a store meanwhile, where nothing that is open stays readable. Spec 5.2."""
     while True:
         with OpenCheckpoint(_DISK, path, verify=verify, device=device) as checkpoint:
             try:

@@ -1,4 +1,4 @@
-"""The commit on an object store: the steps of `staging` where nothing can be renamed or locked. Spec 5.1.
+"""The commit on an object store: the steps of `staging` where nothing can be renamed or locked. Spec 5.2.
 
 Every file is uploaded under its final name, which no save uses twice, and is whole or not there at all. One conditional write of the
 manifest commits: of two saves at once, the second finds the manifest changed, and fails. What a save removes are only files that the

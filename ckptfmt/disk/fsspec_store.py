@@ -2,7 +2,7 @@
 
 Of what fsspec offers only calls on whole objects are used: never its streams, which publish a part when they are closed after an
 error, never its caches of listings, and never its transactions. A condition other than "nothing is there" is checked before the write;
-that is atomic in the store of this process's memory, and nearly so elsewhere. Spec 5.1.
+that is atomic in the store of this process's memory, and nearly so elsewhere. Spec 5.2.
 """
 
 from __future__ import annotations

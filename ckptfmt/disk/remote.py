@@ -2,7 +2,7 @@
 
 What a file system has and a store has not is left out or takes its place: renaming copies, in an order that leaves one whole at any
 moment; there are no locks; nothing needs a sync but a new file, which appears by it. A commit that is safe here asks for
-`write_if`. Spec 5.1.
+`write_if`. Spec 5.2.
 """
 
 from __future__ import annotations

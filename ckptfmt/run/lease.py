@@ -3,7 +3,7 @@
 `.lease.json` is only ever changed by conditional writes. Its age is told by the store's own clock, so clocks that differ between machines
 mean nothing. The owner counts from before its last renewal, and long before anybody may take over it renews before it writes. Every
 change comes after a look at the lease. What remains is a process that is stopped for minutes between that look and its one request: of a
-manifest the condition of the write finds that out. Spec 5.2.
+manifest the condition of the write finds that out. Spec 5.3.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commit on object stores: after any failure and any kill, what was there or what is new, whole; of two saves one fails. Spec 5.1."""
+"""The commit on object stores: after any failure and any kill, what was there or what is new, whole; of two saves one fails. Spec 5.2."""
 
 from __future__ import annotations
 
