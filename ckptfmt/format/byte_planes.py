@@ -1,4 +1,4 @@
-"""The codec `planes`: a tensor's bytes as independent blocks of coded planes. Spec 11.2.
+"""The codec `planes`: a tensor's bytes as independent blocks of coded planes. Spec 11.1.
 
 `PlanesEncoder` makes a stream block by block, in any order and by several threads; `PlanesStream` is the checked head and table of one,
 from which any block can be decoded alone. Nothing is allocated for a stream before what it declares agrees with what the index says.
@@ -48,7 +48,7 @@ MODE_SHIFT = 30
 
 @dataclass(frozen=True, slots=True)
 class PlanesHead:
-    """The head of a stream, as spec 11.2 lists it."""
+    """The head of a stream, as spec 11.1 lists it."""
 
     word_bytes: int
     fold: int

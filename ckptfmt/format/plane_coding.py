@@ -1,4 +1,4 @@
-"""One plane as stored bytes: as it is, one element for all, or a zstd frame. Spec 11.2.
+"""One plane as stored bytes: as it is, one element for all, or a zstd frame. Spec 11.1.
 
 Exponents are nearly independent of each other, so what codes them is zstd's Huffman stage alone: FAST makes the search for matches
 as cheap as it gets, which is faster and smaller than any level. Planes with structure, such as those of integers, want a level.

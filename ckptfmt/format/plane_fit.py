@@ -1,4 +1,4 @@
-"""How a tensor is best cut into planes, found out on a sample of it: choices that spec 11.2 leaves to the writer.
+"""How a tensor is best cut into planes, found out on a sample of it: choices that spec 11.1 leaves to the writer.
 
 Exponents of one tensor span few values: with a base taken off, their top bits are zero, and give room for the first bits of the
 mantissa, which are not quite random either. A plane is coded where a sample of it shrinks.

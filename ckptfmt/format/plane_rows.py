@@ -1,4 +1,4 @@
-"""Rows and columns of a tensor, and what they say of the size of its elements: taken off before coding, put back after. Spec 11.2.
+"""Rows and columns of a tensor, and what they say of the size of its elements: taken off before coding, put back after. Spec 11.1.
 
 Moments of an optimizer are large where their row and their column are. Both are told in steps of an eighth of an octave, one
 signed byte for each; a float's bits, read as an integer, are close enough to its logarithm for that.

@@ -1,4 +1,4 @@
-"""Words as planes: folding a word's sign away, cutting words into planes of bytes, and merging planes again. Spec 11.2.
+"""Words as planes: folding a word's sign away, cutting words into planes of bytes, and merging planes again. Spec 11.1.
 
 Every step is one pass over a whole block by operations on words, in memory that each thread uses again and again: a block fits into
 a core's cache, so a pass costs little beside coding and hashing. Nothing here knows of streams or compressors.
