@@ -12,6 +12,8 @@ from benchmarks.tables import duration
 WIDTH = 860
 LABEL_WIDTH = 170
 VALUE_WIDTH = 120
+# Of a chart of lines, whose names stand behind their ends.
+LINES_WIDTH, NAME_WIDTH = 980, 270
 BAR_HEIGHT = 18
 BAR_STEP = 26
 TITLE_HEIGHT = 46
@@ -105,11 +107,11 @@ def line_chart(plots: Sequence[Plot]) -> str:
     parts: list[str] = []
     for index, plot in enumerate(plots):
         parts += _plot(plot, index * height, height)
-    return _document(parts, height * len(plots))
+    return _document(parts, height * len(plots), LINES_WIDTH)
 
 
 def _plot(plot: Plot, top: float, height: float) -> list[str]:
-    left, right, above, below = 70.0, 150.0, 40.0, 46.0
+    left, right, above, below = 70.0, NAME_WIDTH, 40.0, 46.0
     points = [point for line in plot.lines for point in line.points]
     x_low, x_high = _decades([x for x, _ in points])
     y_low, y_high = _decades([y for _, y in points])
@@ -117,11 +119,11 @@ def _plot(plot: Plot, top: float, height: float) -> list[str]:
     def at(x: float, y: float) -> tuple[float, float]:
         across = (math.log10(x) - x_low) / (x_high - x_low)
         up = (math.log10(y) - y_low) / (y_high - y_low)
-        return left + across * (WIDTH - left - right), top + height - below - up * (height - above - below)
+        return left + across * (LINES_WIDTH - left - right), top + height - below - up * (height - above - below)
 
     parts = [
         _text(8, top + 20, plot.title, "title"),
-        _text((left + WIDTH - right) / 2, top + height - 10, plot.x_label, "small", anchor="middle"),
+        _text((left + LINES_WIDTH - right) / 2, top + height - 10, plot.x_label, "small", anchor="middle"),
     ]
     for power in range(x_low, x_high + 1):
         (x, y), (_, y_top) = at(10.0**power, 10.0**y_low), at(10.0**power, 10.0**y_high)
@@ -157,6 +159,6 @@ def _text(x: float, y: float, text: str, kind: str = "", *, anchor: str = "start
     return f'<text{of_class} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _document(parts: Sequence[str], height: float) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}" role="img">'
+def _document(parts: Sequence[str], height: float, width: int = WIDTH) -> str:
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}" role="img">'
     return "\n".join([head, f"<style>{_STYLE}</style>", *parts, "</svg>"]) + "\n"
