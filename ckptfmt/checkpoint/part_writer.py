@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 
 from ckptfmt.checkpoint.base_links import find_chunk_places, plan_links
 from ckptfmt.checkpoint.directory import open_checkpoint_directory, open_named_file, read_manifest
@@ -17,7 +16,7 @@ from ckptfmt.checkpoint.publishing import SaveOptions
 from ckptfmt.checkpoint.shard_plan import TensorPlan, plan_shards
 from ckptfmt.checkpoint.shard_writer import ShardWriter
 from ckptfmt.checkpoint.source_digests import digest_sources
-from ckptfmt.checkpoint.staging import SLACK_BYTES, naming_a_full_disk, not_enough_space
+from ckptfmt.checkpoint.staging import SLACK_BYTES, discard_files, naming_a_full_disk, not_enough_space
 from ckptfmt.disk.protocol import Directory, Disk, WritableFile
 from ckptfmt.errors import CheckpointError, CorruptError
 from ckptfmt.format.layout import temporary_name
@@ -110,12 +109,7 @@ class _PartStaging:
         return name
 
     def _abort(self) -> None:
-        for file in tuple(self._unfinished):
-            with suppress(OSError):
-                file.close()
-        for name in self._made:
-            with suppress(OSError):
-                self.directory.unlink(name)
+        discard_files(self.directory, self._unfinished, self._made)
 
 
 def _link_base(disk: Disk, base: str, staging: _PartStaging, shards: ShardWriter, tensors: TensorPlan, sources: SourceColumns) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from ckptfmt.checkpoint.directory import find_manifest, open_named_file
@@ -273,13 +273,18 @@ class Staging:
 
     def abort(self) -> None:
         """Remove what this save has written; what was there before stays."""
-        # Closed first: a file that is open keeps its space after its name is gone.
-        for file in tuple(self._unfinished):
-            with suppress(OSError):
-                file.close()
-        for name in self._made:
-            with suppress(OSError):
-                self.directory.unlink(name)
+        discard_files(self.directory, self._unfinished, self._made)
+
+
+def discard_files(directory: Directory, unfinished: Iterable[WritableFile], names: Iterable[str]) -> None:
+    """Close files and remove names, whatever fails of it."""
+    # Closed first: a file that is open keeps its space after its name is gone.
+    for file in tuple(unfinished):
+        with suppress(OSError):
+            file.close()
+    for name in names:
+        with suppress(OSError):
+            directory.unlink(name)
 
 
 def _make_checkpoint_directory(disk: Disk, path: str, *, durable: bool) -> bool:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from ckptfmt.checkpoint.directory import open_named_file
-from ckptfmt.checkpoint.staging import Staging
+from ckptfmt.checkpoint.staging import Staging, discard_files
 from ckptfmt.disk.object_store import ChangedMeanwhileError, Condition, Expected
 from ckptfmt.disk.paths import make_directories
 from ckptfmt.disk.protocol import Directory, Disk, WritableFile
@@ -171,12 +171,7 @@ class StoreStaging:
 
     def abort(self) -> None:
         """Remove what this save has written; what was there before stays."""
-        for file in tuple(self._unfinished):
-            with suppress(OSError):
-                file.close()
-        for name in self._made:
-            with suppress(OSError):
-                self.directory.unlink(name)
+        discard_files(self.directory, self._unfinished, self._made)
 
 
 def open_prefix(disk: Disk, path: str) -> RemoteDirectory:

@@ -181,7 +181,7 @@ MUTANTS = [
     ),
     _staging(
         "a failed save leaves what it has written",
-        "        for name in self._made:\n            with suppress(OSError):\n                self.directory.unlink(name)",
+        "    for name in names:\n        with suppress(OSError):\n            directory.unlink(name)",
         "",
         fault("overwrite"),
     ),
@@ -193,8 +193,8 @@ MUTANTS = [
     ),
     _staging(
         "a failed save leaves its files open",
-        "            with suppress(OSError):\n                file.close()\n",
-        "            pass\n",
+        "    for file in tuple(unfinished):\n        with suppress(OSError):\n            file.close()\n",
+        "",
         filling("overwrite"),
     ),
     _staging(
